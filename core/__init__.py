@@ -1,0 +1,1 @@
+"""The words and the rules: bars, accounts, costs, risk, engine, metrics, settings, errors."""

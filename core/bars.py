@@ -1,0 +1,73 @@
+"""Bars: the canonical table of one symbol, and the market the engine trades.
+
+Owns names, dtypes and the order of columns. Knows neither where bars come from nor what is
+computed from them.
+
+A *frame* of bars is a pandas DataFrame with a UTC ``DatetimeIndex`` named ``time`` (daily: the
+session's date at midnight; intraday: the bar's start), strictly increasing, and float64 columns
+``BAR_COLUMNS``. Prices are as traded: what the tape printed on that day, not adjusted for any
+later split or dividend.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+
+from core.errors import BadBars
+
+BAR_COLUMNS = ("open", "high", "low", "close", "volume", "dividend", "split_ratio")
+# dividend: cash per share, account currency, on its ex-date (else 0), per share after any split
+# of that date. split_ratio: new shares per old share on its ex-date (else 1), e.g. 2.0 or 0.1.
+
+RISK_COLUMNS = ("atr", "volatility")
+# atr: average true range, price units as traded. volatility: annualised, fraction. Both are
+# known at the close of their row and feed sizing and stops, never the policy.
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """Bars of ``k`` symbols on one clock of ``T`` rows: what the engine settles against.
+
+    Every array is float64 of shape (T, k); ``time`` is datetime64[ns] UTC of shape (T,).
+    ``atr`` and ``volatility`` may be NaN in the warm-up rows, nothing else may.
+    """
+
+    symbols: tuple[str, ...]
+    time: np.ndarray
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    volume: np.ndarray
+    dividend: np.ndarray
+    split_ratio: np.ndarray
+    atr: np.ndarray
+    volatility: np.ndarray
+
+    @classmethod
+    def from_frames(cls, frames: Mapping[str, pd.DataFrame]) -> "Market":
+        """Stack frames (BAR_COLUMNS + RISK_COLUMNS) that share one index; raise ``BadBars``."""
+        symbols = tuple(frames)
+        index = frames[symbols[0]].index
+        for symbol in symbols[1:]:
+            if not frames[symbol].index.equals(index):
+                raise BadBars(f"{symbol}: bars are not on the same clock as {symbols[0]}")
+        columns = {
+            name: np.column_stack([frames[s][name].to_numpy(np.float64) for s in symbols])
+            for name in BAR_COLUMNS + RISK_COLUMNS
+        }
+        return cls(
+            symbols=symbols, time=index.tz_localize(None).to_numpy("datetime64[ns]"), **columns
+        )
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def rows(self, start: int, stop: int) -> "Market":
+        """Return rows ``start`` (included) to ``stop`` (excluded)."""
+        part = {
+            f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "symbols"
+        }
+        return replace(self, **part)

@@ -1,0 +1,91 @@
+"""Where Ratchet keeps its state: one folder, moved by the environment variable RATCHET_HOME.
+
+Owns the layout of that folder. Creates nothing until a caller asks for a path with ``make``.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths of one Ratchet installation's state; two homes share nothing."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        """Return the home RATCHET_HOME names, or ``.ratchet`` beside params.yaml."""
+        named = os.environ.get("RATCHET_HOME")
+        return cls(Path(named).expanduser().resolve() if named else PROJECT / ".ratchet")
+
+    @property
+    def is_default(self) -> bool:
+        return self.root == PROJECT / ".ratchet"
+
+    @property
+    def workspace(self) -> Path:
+        """Folder with dvc.yaml, params.yaml, manifests/ and data/ of this home.
+
+        The checkout itself for the default home, so that flows and a hand-typed ``dvc repro``
+        are the same thing; a folder inside any other home, so that homes never meet.
+        """
+        return PROJECT if self.is_default else self.root / "workspace"
+
+    @property
+    def params_file(self) -> Path:
+        return self.workspace / "params.yaml"
+
+    @property
+    def store(self) -> Path:
+        """Raw bars and corporate actions, append-only."""
+        return self.root / "store"
+
+    @property
+    def data(self) -> Path:
+        """Datasets, rebuilt by DVC."""
+        return self.workspace / "data"
+
+    @property
+    def ledger(self) -> Path:
+        """What the worker saw, decided, ordered and filled (SQLite)."""
+        return self.root / "ledger.db"
+
+    @property
+    def promotions(self) -> Path:
+        """Every alias change and every look at a hold-out (SQLite)."""
+        return self.root / "promotions.db"
+
+    @property
+    def studies(self) -> Path:
+        """Optuna studies (SQLite)."""
+        return self.root / "studies.db"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def prefect(self) -> Path:
+        return self.root / "prefect"
+
+    @property
+    def bundles(self) -> Path:
+        """Verified copies of Production bundles: the worker lives on these without MLflow."""
+        return self.root / "bundles"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def make(self, path: Path) -> Path:
+        """Create the folder ``path`` of this home (parents too) and return it."""
+        path.mkdir(parents=True, exist_ok=True)
+        return path

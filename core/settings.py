@@ -1,0 +1,323 @@
+"""``params.yaml`` as one frozen object: whatever changes a result, and nothing else.
+
+Each class is one section of the file; a field's comment gives its unit. Unknown keys, wrong types
+and impossible values end in one ``ConfigError`` naming file, key, what was found and what would
+do. Where things run, and secrets, come from the environment and never from here.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import ConfigError, UnknownAgent, UnknownKey
+
+Interval = Literal["1d", "1h", "15m", "5m", "1m"]
+Source = Literal["bundled", "csv", "yfinance", "planted"]
+
+
+class Section(BaseModel):
+    """Frozen, strict about keys; numbers given as strings are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RiskLimits(Section):
+    """Limits of one agent's sleeve; ``None`` switches a rule off."""
+
+    max_weight: float = Field(1.0, gt=0)  # position limit per symbol, fraction of equity
+    max_exposure: float = Field(1.0, gt=0)  # sum of |weights|, fraction of equity
+    max_leverage: float = Field(1.0, ge=1)  # gross value / equity that a fill may reach
+    volatility_target: float | None = Field(None, gt=0)  # annualised; scales weights down to it
+    stop_loss: float | None = Field(None, gt=0, lt=1)  # fraction below entry
+    take_profit: float | None = Field(None, gt=0)  # fraction above entry
+    stop_loss_atr: float | None = Field(None, gt=0)  # multiples of ATR below entry
+    take_profit_atr: float | None = Field(None, gt=0)  # multiples of ATR above entry
+    cooldown_bars: int = Field(0, ge=0)  # bars without a new entry after a stop
+    drawdown_window_bars: int = Field(252, ge=8)  # rolling peak is the highest close of these
+    reduce_drawdown: float | None = Field(0.15, gt=0, lt=1)  # from the rolling peak
+    reduce_factor: float = Field(0.5, ge=0, le=1)  # weights are multiplied by this while REDUCING
+    halt_drawdown: float | None = Field(0.30, gt=0, lt=1)  # flatten, and stay flat
+    ruin_fraction: float = Field(0.05, ge=0, lt=1)  # of the opening equity: terminated
+
+    @model_validator(mode="after")
+    def _reduce_before_halt(self) -> "RiskLimits":
+        both = self.reduce_drawdown is not None and self.halt_drawdown is not None
+        if both and self.reduce_drawdown >= self.halt_drawdown:  # type: ignore[operator]
+            raise ValueError("reduce_drawdown must be smaller than halt_drawdown")
+        return self
+
+
+class Account(Section):
+    """The sleeve an agent trades."""
+
+    cash: float = Field(100_000.0, gt=0)  # opening cash, account currency
+    fraction: float = Field(1.0, gt=0, le=1)  # fixed-fraction sizing: weight 1.0 means this much
+    allow_short: bool = False
+    no_trade_band: float = Field(0.02, ge=0, lt=1)  # weight change below which nothing is ordered
+
+
+class Costs(Section):
+    """What a fill costs; one rule for training, backtest, paper and shadow."""
+
+    commission_per_share: float = Field(0.005, ge=0)  # account currency
+    commission_minimum: float = Field(1.0, ge=0)  # per order, account currency
+    commission_bps: float = Field(0.0, ge=0)  # of the traded value
+    slippage_bps: float = Field(2.0, ge=0)  # of the price, against the trader
+    volume_participation: float = Field(0.05, gt=0, le=1)  # most of a bar's volume one order fills
+
+
+class Agent(Section):
+    """One trader: what it trades, how it learns, which limits differ from ``risk:``."""
+
+    symbol: str
+    source: Source = "bundled"
+    interval: Interval = "1d"
+    algorithm: Literal["ppo", "sac"] = "ppo"
+    actions: Literal["discrete", "continuous"] = "discrete"
+    # log_return, sharpe, drawdown_penalty, volatility_penalty, or "package.module:function"
+    reward: str = "log_return"
+    train_on: str | None = None  # learn on, and look at, this symbol; trade `symbol`
+    limits: dict[str, float | int | None] = {}  # overrides of `risk:`
+    schedule: Literal["weekly", "monthly", "none"] = "weekly"
+    demonstration: bool = False  # runs in `ratchet demo` only; never scheduled or served by default
+
+    @model_validator(mode="after")
+    def _sac_is_continuous(self) -> "Agent":
+        if self.algorithm == "sac" and self.actions == "discrete":
+            raise ValueError("algorithm sac needs `actions: continuous`")
+        return self
+
+    @property
+    def signal_symbol(self) -> str:
+        """The symbol whose features the agent sees and on which it trains."""
+        return self.train_on or self.symbol
+
+
+class Validation(Section):
+    """Thresholds of the data gate."""
+
+    max_missing_sessions: float = Field(0.02, ge=0, lt=1)  # fraction of calendar sessions absent
+    max_quarantined: float = Field(0.02, ge=0, lt=1)  # fraction of rows taken out
+    max_jump: float = Field(0.5, gt=0)  # |log return| not explained by a corporate action
+    max_stale_bars: int = Field(10, ge=1)  # run of identical closes with no volume
+    max_stale_opens: float = Field(0.25, gt=0, le=1)  # share of opens equal to the previous close
+    calendar: str = "XNYS"  # exchange_calendars name
+
+
+class Features(Section):
+    """What a policy sees of the market; the fitted spec travels in the bundle."""
+
+    indicators: tuple[str, ...] | Literal["all"] = "all"  # columns of features/indicators.py
+    include_vix: bool = True  # where the source has it
+    scaler: Literal["zscore", "minmax", "rolling"] = "zscore"
+    clip: float = Field(5.0, gt=0)  # scaled values are clipped to ± this
+    rolling_window_bars: int = Field(252, ge=20)  # of the rolling scaler
+    anchor_years: int = Field(2, ge=1)  # daily: history starts on 1 January so many years before
+    anchor_sessions: int = Field(20, ge=2)  # intraday: history starts so many sessions before
+
+
+class Split(Section):
+    """Rows by time: train | validation | hold-out | paper."""
+
+    train: float = Field(0.70, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+    embargo_bars: int = Field(5, ge=0)  # dropped after a training window
+    paper_bars: int = Field(126, ge=0)  # newest bars, kept for the paper session
+
+
+class Environment(Section):
+    """The market as a Gymnasium environment."""
+
+    window: int = Field(1, ge=1)  # newest feature rows in an observation
+    episode_bars: int = Field(252, ge=2)
+    accounts: int = Field(128, ge=1)  # stepped at once
+    reward_scale: float = Field(100.0, gt=0)
+    penalty: float = Field(0.1, ge=0)  # weight of the drawdown or volatility penalty
+
+
+class Ppo(Section):
+    """Fixed hyperparameters of PPO; the study searches the others around these."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    discount: float = Field(0.99, gt=0, lt=1)
+    gae_lambda: float = Field(0.95, gt=0, le=1)
+    clip: float = Field(0.2, gt=0)
+    entropy: float = Field(0.005, ge=0)
+    epochs: int = Field(4, ge=1)
+    rollout_bars: int = Field(64, ge=1)  # per account and iteration
+    minibatch: int = Field(1024, ge=1)
+    hidden: tuple[int, ...] = (64, 64)
+    steps: int = Field(400_000, ge=1)  # environment steps of one training
+
+
+class Sac(Section):
+    """Fixed hyperparameters of SAC."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    discount: float = Field(0.99, gt=0, lt=1)
+    tau: float = Field(0.005, gt=0, le=1)
+    batch: int = Field(256, ge=1)
+    replay: int = Field(200_000, ge=1)  # transitions
+    steps_per_update: int = Field(32, ge=1)  # environment steps per gradient update
+    warmup: int = Field(2_000, ge=0)  # environment steps before the first update
+    hidden: tuple[int, ...] = (64, 64)
+    updates: int = Field(4_000, ge=1)  # gradient updates of one training
+
+
+class Size(Section):
+    """How much work one retraining is."""
+
+    trials: int = Field(20, ge=1)
+    seeds: int = Field(5, ge=1)
+    folds: int = Field(4, ge=1)
+    effort: float = Field(1.0, gt=0, le=10)  # multiplies `steps` and `updates`
+
+
+class Search(Section):
+    """The Optuna study inside every retraining."""
+
+    generation: int = Field(4, ge=1)  # trials asked for together; independent of core count
+    reports: int = Field(5, ge=2)  # validation points per trial at which it may be pruned
+    prune_below_quantile: float = Field(0.35, ge=0, lt=1)
+    seed: int = 0
+    sizes: dict[str, Size] = {
+        "default": Size(),
+        "demo": Size(trials=6, seeds=3, folds=2, effort=0.25),
+    }
+
+
+class Gate(Section):
+    """What a candidate has to show before it may become Production."""
+
+    min_holdout_bars: int = Field(200, ge=20)
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # of each test
+    bootstrap_samples: int = Field(2_000, ge=100)
+    bootstrap_block_bars: int = Field(10, ge=1)  # mean block of the stationary bootstrap
+    max_drawdown: float = Field(0.35, gt=0, lt=1)  # on the hold-out
+    seed: int = 0
+
+
+class Monitor(Section):
+    """Drift: newest features against the Production model's own training window."""
+
+    window_bars: int = Field(60, ge=20)
+    threshold_quantile: float = Field(0.99, gt=0.5, lt=1)  # over windows of the training history
+    alarms_in_a_row: int = Field(2, ge=1)
+    cooldown_days: int = Field(21, ge=0)
+
+
+class Paper(Section):
+    """The paper worker."""
+
+    bars_per_second: float = Field(0.0, ge=0)  # replay speed; 0: as fast as possible
+    poll_seconds: float = Field(60.0, gt=0)  # of the yfinance stream
+    alias_poll_seconds: float = Field(0.5, gt=0, le=1)
+    snapshot_seconds: float = Field(5.0, gt=0)
+
+
+class Demo(Section):
+    """What ``ratchet demo`` runs."""
+
+    agents: tuple[str, ...] = ("aapl", "ixic3x", "planted")
+    size: str = "demo"
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    agents: dict[str, Agent]
+    account: Account = Account()
+    costs: Costs = Costs()
+    risk: RiskLimits = RiskLimits()
+    validation: Validation = Validation()
+    features: Features = Features()
+    split: Split = Split()
+    environment: Environment = Environment()
+    ppo: Ppo = Ppo()
+    sac: Sac = Sac()
+    search: Search = Search()
+    gate: Gate = Gate()
+    monitor: Monitor = Monitor()
+    paper: Paper = Paper()
+    demo: Demo = Demo()
+
+    @model_validator(mode="after")
+    def _limits_are_known(self) -> "Params":
+        for name in self.agents:
+            self.risk_for(name)
+        return self
+
+    def agent(self, name: str) -> Agent:
+        """Return the entry ``agents.<name>``; raise ``UnknownAgent`` with the nearest name."""
+        if name in self.agents:
+            return self.agents[name]
+        near = difflib.get_close_matches(name, self.agents, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(sorted(self.agents))
+        raise UnknownAgent(f"no agent {name!r} in params.yaml; {hint}known agents: {known}")
+
+    def risk_for(self, name: str) -> RiskLimits:
+        """Return ``risk:`` with the overrides of one agent's ``limits:``."""
+        return RiskLimits.model_validate(self.risk.model_dump() | self.agent(name).limits)
+
+    def size(self, name: str) -> Size:
+        """Return ``search.sizes.<name>``."""
+        if name not in self.search.sizes:
+            known = ", ".join(sorted(self.search.sizes))
+            raise ConfigError(f"no size {name!r} in params.yaml search.sizes; known: {known}")
+        return self.search.sizes[name]
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml; raise ``ConfigError`` naming file, key and remedy on anything wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; run this in a Ratchet checkout") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as `agents:`, found {content!r}")
+    return parse_params(content, where=str(path))
+
+
+def parse_params(content: dict[str, Any], where: str = "params") -> Params:
+    """Turn plain data into ``Params``; ``where`` names the origin in error messages."""
+    try:
+        # YAML knows lists only, tuples are ours: JSON mode accepts one for the other.
+        return Params.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise _first_problem(error, where) from error
+
+
+def _first_problem(error: ValidationError, where: str) -> ConfigError:
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return UnknownKey(f"{where}: unknown key `{key}`; {hint}")
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    shown = f", found {found!r}" if not isinstance(found, dict) else ""
+    return ConfigError(f"{where}: `{key}`: {message}{shown}")
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Params
+    for part in location:
+        if part in ("agents", "sizes"):
+            section = {"agents": Agent, "sizes": Size}[str(part)]
+        elif isinstance(section, type) and part in section.model_fields:
+            section = section.model_fields[str(part)].annotation
+    fields = getattr(section, "model_fields", {})
+    return sorted(fields)

@@ -1,0 +1,1 @@
+"""serving of Ratchet."""
