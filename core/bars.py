@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
+from core.arrays import Array
 from core.errors import BadBars
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume", "dividend", "split_ratio")
@@ -71,3 +72,25 @@ class Market:
             f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "symbols"
         }
         return replace(self, **part)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of ``k`` symbols: arrays (k,) shared by all accounts, or (n, k), one row each."""
+
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    volume: Array
+    dividend: Array
+    split_ratio: Array
+    atr: Array
+    volatility: Array
+    has_actions: bool = True  # False promises: no split and no dividend in here
+
+
+def bar_at(market: Market, rows: int | np.ndarray) -> Bar:
+    """Return row ``rows`` as a bar: an int gives arrays (k,), an array (n,) gives (n, k)."""
+    names = BAR_COLUMNS + RISK_COLUMNS
+    return Bar(*(getattr(market, name)[rows] for name in names))
