@@ -85,6 +85,16 @@ class Home:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def locks(self) -> Path:
+        """Lock files; the kernel frees a lock when its process dies."""
+        return self.root / "locks"
+
+    @property
+    def services(self) -> Path:
+        """Where Prefect, MLflow and the worker of this home run (JSON, while they run)."""
+        return self.root / "services.json"
+
     def make(self, path: Path) -> Path:
         """Create the folder ``path`` of this home (parents too) and return it."""
         path.mkdir(parents=True, exist_ok=True)
