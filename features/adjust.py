@@ -1,0 +1,87 @@
+"""Forward adjustment: prices and volume as one continuous series, counted from an anchor.
+
+Owns the factors. The factor is 1 at the first row and changes only on ex-dates after it, so an
+action never alters a number before its own date: what was computed once stays as it was. Knows
+nothing of indicators, nor of where an anchor lies.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from core.errors import BadBars
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AdjustedBars:
+    """Contiguous float64 arrays (T,) of one symbol, adjusted forwards from row 0.
+
+    ``factor`` turns a price as traded into an adjusted one: adjusted = traded x factor.
+    """
+
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    volume: Array  # in shares of row 0
+    factor: Array
+
+    def __len__(self) -> int:
+        return len(self.close)
+
+    @cached_property
+    def previous_close(self) -> Array:
+        """Close of the row before, NaN in row 0."""
+        return np.concatenate(([np.nan], self.close[:-1]))
+
+    @cached_property
+    def returns(self) -> Array:
+        """Simple total return of each row, NaN in row 0."""
+        return self.close / self.previous_close - 1.0
+
+
+def factors(close: Array, dividend: Array, split_ratio: Array) -> tuple[Array, Array]:
+    """Return (price factor, share factor), each (T,), both 1 in row 0.
+
+    On an ex-date the price factor is multiplied by s / (1 - d s / C): C the close before, s the
+    new shares per old share, d the dividend per new share: the inverse of the vendors' backward
+    factor, so an adjusted series earns what a holder who reinvests earns. The share factor is
+    the product of the splits alone. Raises ``BadBars`` where a dividend reaches the price.
+    """
+    splits = split_ratio.copy()
+    splits[:1] = 1.0
+    kept = np.ones_like(close)
+    kept[1:] -= dividend[1:] * split_ratio[1:] / close[:-1]
+    if not bool(np.all(kept > 0.0)):
+        row = int(np.argmin(kept > 0.0))
+        raise BadBars(
+            f"row {row}: dividend {dividend[row]:g} is not smaller than the close before it "
+            f"({close[row - 1]:g}); correct the dividend or the split in the source"
+        )
+    price: Array = np.cumprod(splits / kept)
+    shares: Array = np.cumprod(splits)
+    return price, shares
+
+
+def adjust_forward(bars: pd.DataFrame) -> AdjustedBars:
+    """Adjust a bar frame (as traded) from its first row; the frame is not changed."""
+    return adjust_columns({name: bars[name].to_numpy(np.float64) for name in bars.columns})
+
+
+def adjust_columns(columns: dict[str, Array]) -> AdjustedBars:
+    """Adjust arrays (T,) named as ``core.bars.BAR_COLUMNS`` from row 0."""
+    price, shares = factors(columns["close"], columns["dividend"], columns["split_ratio"])
+    return AdjustedBars(
+        open=columns["open"] * price,
+        high=columns["high"] * price,
+        low=columns["low"] * price,
+        close=columns["close"] * price,
+        volume=columns["volume"] / shares,
+        factor=price,
+    )

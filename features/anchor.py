@@ -1,0 +1,43 @@
+"""Anchors: from which bar on a row of the feature table is computed.
+
+Recursive indicators remember for ever, and running sums carry the rounding of every bar they
+saw. Two computations agree to the last bit only if they start at the same bar. So each row starts
+at a fixed anchor: daily rows on 1 January ``anchor`` years before their own year, intraday
+rows at the first bar of the UTC day ``anchor`` days with bars before their own. Rows of one
+period (year, day) share an anchor and are computed in one go, which keeps the cost linear.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core.settings import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Rows ``first`` to ``stop`` (excluded) are computed from bars ``anchor`` to ``stop``."""
+
+    anchor: int
+    first: int
+    stop: int
+
+
+def periods(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> list[Period]:
+    """Split the rows of a sorted UTC index into the periods that share an anchor."""
+    if interval == "1d":
+        labels = index.year.to_numpy()
+        values, first = np.unique(labels, return_index=True)
+        starts = np.searchsorted(labels, values - anchor)
+    else:
+        labels = index.to_numpy("datetime64[D]")
+        values, first = np.unique(labels, return_index=True)
+        starts = first[np.maximum(np.arange(len(first)) - anchor, 0)]
+    stops = np.append(first[1:], len(index))
+    return [Period(int(a), int(b), int(c)) for a, b, c in zip(starts, first, stops, strict=True)]
+
+
+def history_start(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> int:
+    """Return the first row that the newest row needs; a live history may drop what is before."""
+    return periods(index, interval, anchor)[-1].anchor

@@ -1,0 +1,119 @@
+"""The feature table: indicators over anchored history, whole or only the newest row.
+
+Owns how bars become rows, the one code for training and trading: ``build_table`` computes every
+period (year or day) from its anchor, ``build_row`` only the newest row from the same anchor, and
+their bytes agree. Knows nothing of scaling, files or who asks.
+"""
+
+import numpy as np
+import pandas as pd
+import talib as ta
+
+from core.bars import BAR_COLUMNS, RISK_COLUMNS
+from core.errors import BadBars, NotEnoughData
+from core.settings import Interval
+from features.adjust import Array, adjust_columns
+from features.anchor import Period, periods
+from features.indicators import INDICATORS, VIX_INDICATORS, Prices
+from features.spec import FeatureSpec
+
+RISK_VOLATILITY_BARS = 20
+_SHORTEST = 3  # bars below which TA-Lib refuses an input that starts with NaN
+
+
+def build_table(
+    bars: pd.DataFrame, spec: FeatureSpec, interval: Interval, vix: pd.Series | None = None
+) -> pd.DataFrame:
+    """Return the columns of ``spec``, float64 (T, d) on the index of ``bars``.
+
+    NaN only in the warm-up: rows with less than ``LONGEST_LOOK_BACK`` bars since their anchor.
+    ``vix`` (closes by time) is read only where the spec has VIX columns.
+    """
+    columns, volatility_index = _arrays(bars, spec, interval, vix)
+    table = np.full((len(bars), len(spec.columns)), np.nan)
+    for period in periods(_clock(bars), interval, spec.anchor) if len(bars) else ():
+        computed = _columns_of(columns, volatility_index, period, spec)
+        kept = slice(period.first - period.anchor, None)
+        for position, values in enumerate(computed):
+            table[period.first : period.stop, position] = values[kept]
+    return pd.DataFrame(table, index=bars.index, columns=list(spec.columns))
+
+
+def build_row(
+    bars: pd.DataFrame, spec: FeatureSpec, interval: Interval, vix: pd.Series | None = None
+) -> Array:
+    """Return the newest row, (d,) float64; byte-identical to the last row of the table.
+
+    ``bars`` must reach back to the row's anchor (``features.anchor.history_start``).
+    """
+    if bars.empty:
+        raise NotEnoughData("no bars: a feature row needs at least one")
+    period = periods(_clock(bars), interval, spec.anchor)[-1]
+    columns, volatility_index = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
+    length = period.stop - period.anchor
+    computed = _columns_of(columns, volatility_index, Period(0, length - 1, length), spec)
+    return np.array([values[-1] for values in computed])
+
+
+def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> pd.DataFrame:
+    """Return ``RISK_COLUMNS``, float64 on the index of ``bars``; NaN in the warm-up.
+
+    ``atr``: Wilder's average true range of 14 bars, in price units as traded on the row's day.
+    ``volatility``: of simple returns over 20 bars, annualised. Anchored as the features are.
+    """
+    columns = {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
+    risk = np.full((len(bars), len(RISK_COLUMNS)), np.nan)
+    from core.calendar import bars_per_year  # lands with the calendar
+
+    per_year = bars_per_year(interval)
+    for period in periods(_clock(bars), interval, spec.anchor) if len(bars) else ():
+        if period.stop - period.anchor < _SHORTEST:
+            continue
+        prices = _prices(columns, period)
+        kept = slice(period.first - period.anchor, None)
+        volatility = ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(per_year)
+        risk[period.first : period.stop, 0] = (prices.average_true_range / prices.factor)[kept]
+        risk[period.first : period.stop, 1] = volatility[kept]
+    return pd.DataFrame(risk, index=bars.index, columns=list(RISK_COLUMNS))
+
+
+def _clock(bars: pd.DataFrame) -> pd.DatetimeIndex:
+    if not isinstance(bars.index, pd.DatetimeIndex) or not bars.index.is_monotonic_increasing:
+        raise BadBars("bars: expected an increasing DatetimeIndex `time`; validate them first")
+    return bars.index
+
+
+def _arrays(
+    bars: pd.DataFrame, spec: FeatureSpec, interval: Interval, vix: pd.Series | None
+) -> tuple[dict[str, Array], Array | None]:
+    """Return the bar columns as contiguous arrays and the VIX on their clock, if it is needed."""
+    if interval != spec.interval:
+        raise BadBars(f"bars of interval {interval}, the feature spec is for {spec.interval}")
+    columns = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in BAR_COLUMNS}
+    if not spec.uses_vix:
+        return columns, None
+    if vix is None:
+        raise NotEnoughData("the feature spec has VIX columns, but no VIX closes were given")
+    return columns, np.ascontiguousarray(vix.reindex(bars.index), dtype=np.float64)
+
+
+def _prices(columns: dict[str, Array], period: Period) -> Prices:
+    history = slice(period.anchor, period.stop)
+    return Prices.of(adjust_columns({name: values[history] for name, values in columns.items()}))
+
+
+def _columns_of(
+    columns: dict[str, Array], vix: Array | None, period: Period, spec: FeatureSpec
+) -> list[Array]:
+    """Compute every column over the history of one period, (stop - anchor,) each."""
+    length = period.stop - period.anchor
+    if length < _SHORTEST:
+        return [np.full(length, np.nan)] * len(spec.columns)
+    prices = _prices(columns, period)
+    computed = []
+    for name in spec.columns:
+        if name in INDICATORS:
+            computed.append(INDICATORS[name](prices))
+        elif vix is not None:
+            computed.append(VIX_INDICATORS[name](vix[period.anchor : period.stop]))
+    return computed
