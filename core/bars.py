@@ -60,7 +60,9 @@ class Market:
             for name in BAR_COLUMNS + RISK_COLUMNS
         }
         return cls(
-            symbols=symbols, time=index.tz_localize(None).to_numpy("datetime64[ns]"), **columns
+            symbols=symbols,
+            time=pd.DatetimeIndex(index).tz_localize(None).to_numpy("datetime64[ns]"),
+            **columns,
         )
 
     def __len__(self) -> int:

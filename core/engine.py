@@ -123,10 +123,9 @@ def step(state: State, target_weight: Array, market: Market, row: int, rules: Ru
 
 def apply_actions(state: State, bar: Bar) -> State:
     """Apply the splits and dividends of ``bar`` to shares, prices, orders and cash."""
-    xp = namespace(state.cash)
     ratio = bar.split_ratio
     exact = state.shares * ratio
-    shares = _whole(xp, exact)
+    shares = whole_shares(exact)
     paid = (exact - shares) * bar.open + shares * bar.dividend
     return replace(
         state,
@@ -135,14 +134,14 @@ def apply_actions(state: State, bar: Bar) -> State:
         entry_price=state.entry_price / ratio,
         stop=state.stop / ratio,
         target=state.target / ratio,
-        pending_shares=_whole(xp, state.pending_shares * ratio),
+        pending_shares=whole_shares(state.pending_shares * ratio),
         atr=state.atr / ratio,
     )
 
 
-def _whole(xp: Any, shares: Array) -> Array:
+def whole_shares(shares: Array) -> Array:
     """Truncate toward zero, forgiving the rounding error of a ratio such as 1/3."""
-    return xp.trunc(shares * (1.0 + 1e-9))
+    return namespace(shares).trunc(shares * (1.0 + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ do. Where things run, and secrets, come from the environment and never from here
 import difflib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,7 @@ Source = Literal["bundled", "csv", "yfinance", "planted"]
 class Section(BaseModel):
     """Frozen, strict about keys; numbers given as strings are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class RiskLimits(Section):
@@ -81,7 +81,7 @@ class Agent(Section):
     # log_return, sharpe, drawdown_penalty, volatility_penalty, or "package.module:function"
     reward: str = "log_return"
     train_on: str | None = None  # learn on, and look at, this symbol; trade `symbol`
-    limits: dict[str, float | int | None] = {}  # overrides of `risk:`
+    limits: dict[str, Any] = {}  # overrides of `risk:`, keys and types of RiskLimits
     schedule: Literal["weekly", "monthly", "none"] = "weekly"
     demonstration: bool = False  # runs in `ratchet demo` only; never scheduled or served by default
 
@@ -245,12 +245,6 @@ class Params(Section):
     paper: Paper = Paper()
     demo: Demo = Demo()
 
-    @model_validator(mode="after")
-    def _limits_are_known(self) -> "Params":
-        for name in self.agents:
-            self.risk_for(name)
-        return self
-
     def agent(self, name: str) -> Agent:
         """Return the entry ``agents.<name>``; raise ``UnknownAgent`` with the nearest name."""
         if name in self.agents:
@@ -260,9 +254,13 @@ class Params(Section):
         known = ", ".join(sorted(self.agents))
         raise UnknownAgent(f"no agent {name!r} in params.yaml; {hint}known agents: {known}")
 
-    def risk_for(self, name: str) -> RiskLimits:
-        """Return ``risk:`` with the overrides of one agent's ``limits:``."""
-        return RiskLimits.model_validate(self.risk.model_dump() | self.agent(name).limits)
+    def risk_for(self, name: str, where: str = "params.yaml") -> RiskLimits:
+        """Return ``risk:`` with the overrides of one agent's ``limits:``; raise ``ConfigError``."""
+        limits = self.risk.model_dump() | self.agent(name).limits
+        try:
+            return RiskLimits.model_validate(limits)
+        except ValidationError as error:
+            raise _first_problem(error, where, RiskLimits, ("agents", name, "limits")) from error
 
     def size(self, name: str) -> Size:
         """Return ``search.sizes.<name>``."""
@@ -281,7 +279,7 @@ def load_params(path: Path) -> Params:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_OnceOnly)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -293,17 +291,45 @@ def parse_params(content: dict[str, Any], where: str = "params") -> Params:
     """Turn plain data into ``Params``; ``where`` names the origin in error messages."""
     try:
         # YAML knows lists only, tuples are ours: JSON mode accepts one for the other.
-        return Params.model_validate_json(json.dumps(content))
+        params = Params.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise _first_problem(error, where) from error
+        raise _first_problem(error, where, Params) from error
+    except TypeError as error:
+        raise ConfigError(
+            f"{where}: a value is no text, number, list or section ({error})"
+        ) from error
+    for name in params.agents:
+        params.risk_for(name, where)
+    return params
 
 
-def _first_problem(error: ValidationError, where: str) -> ConfigError:
+class _OnceOnly(yaml.SafeLoader):
+    """YAML that refuses a key given twice; the standard lets the later one win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key_node, key in zip(node.value, keys, strict=True):
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key!r} is given twice", problem_mark=key_node[0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _first_problem(
+    error: ValidationError,
+    where: str,
+    section: type[BaseModel],
+    prefix: tuple[str, ...] = (),
+) -> ConfigError:
+    """Name the first problem of ``section``, which stands at ``prefix`` of the file."""
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    location = problem["loc"]
+    # pydantic names the branch of a union, "tuple[str, ...]", as if it were a key.
+    key = ".".join(str(part) for part in (*prefix, *location) if "[" not in str(part))
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        known = _known_keys(section, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return UnknownKey(f"{where}: unknown key `{key}`; {hint}")
     message = problem["msg"].removeprefix("Value error, ")
@@ -312,12 +338,10 @@ def _first_problem(error: ValidationError, where: str) -> ConfigError:
     return ConfigError(f"{where}: `{key}`: {message}{shown}")
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Params
+def _known_keys(section: Any, location: tuple[int | str, ...]) -> list[str]:
     for part in location:
-        if part in ("agents", "sizes"):
-            section = {"agents": Agent, "sizes": Size}[str(part)]
-        elif isinstance(section, type) and part in section.model_fields:
+        if isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[str(part)].annotation
-    fields = getattr(section, "model_fields", {})
-    return sorted(fields)
+        else:
+            section = get_args(section)[-1]  # dict[str, Agent]: every key leads to an Agent
+    return sorted(section.model_fields)
