@@ -50,4 +50,6 @@ def account_features(state: State, bar: Any) -> Array:
         10.0 * state.month_return[:, None],
         xp.astype(state.reducing, xp.float64)[:, None],
     ]
-    return xp.astype(xp.clip(xp.concat(columns, axis=1), -LIMIT, LIMIT), xp.float32)
+    # minimum of maximum: array_api_compat's clip costs six times as much.
+    bounded = xp.minimum(xp.maximum(xp.concat(columns, axis=1), -LIMIT), LIMIT)
+    return xp.astype(bounded, xp.float32)

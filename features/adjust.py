@@ -64,9 +64,7 @@ def factors(close: Array, dividend: Array, split_ratio: Array) -> tuple[Array, A
             f"row {row}: dividend {dividend[row]:g} is not smaller than the close before it "
             f"({close[row - 1]:g}); correct the dividend or the split in the source"
         )
-    price: Array = np.cumprod(splits / kept)
-    shares: Array = np.cumprod(splits)
-    return price, shares
+    return np.multiply.accumulate(splits / kept), np.multiply.accumulate(splits)
 
 
 def adjust_forward(bars: pd.DataFrame) -> AdjustedBars:

@@ -71,9 +71,9 @@ class Dataset:
 
 def _first_complete(market: Market, table: Array, symbol: str) -> int:
     """Return the row after the last one with a NaN in features, ATR or volatility."""
-    complete: np.ndarray = np.isfinite(table).all(axis=1)
+    complete = np.all(np.isfinite(table), axis=1)
     for risk in (market.atr, market.volatility):
-        complete &= np.isfinite(risk).all(axis=1)
+        complete &= np.all(np.isfinite(risk), axis=1)
     if not len(complete) or not complete[-1]:
         raise NotEnoughData(
             f"{symbol}: the newest of {len(complete)} rows is not complete; give more bars, or "

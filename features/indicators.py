@@ -49,6 +49,14 @@ def unit(oscillator: Array, low: float, high: float) -> Array:
     return (oscillator - low) * (2.0 / (high - low)) - 1.0
 
 
+def mean_volume(volume: Array, bars: int) -> Array:
+    """Mean volume of the last bars, exactly 0 where none of them traded.
+
+    A running sum ends beside 0, on either side, by the rounding of what it once held.
+    """
+    return np.where(ta.MAX(volume, bars) == 0.0, 0.0, ta.SMA(volume, bars))
+
+
 @dataclass(frozen=True)
 class Prices(AdjustedBars):
     """Adjusted bars and what several columns share, each computed once."""
@@ -70,7 +78,9 @@ class Prices(AdjustedBars):
     @cached_property
     def stochastic(self) -> tuple[Array, Array]:
         """Slow %K and %D (14, 3, 3), 0..100."""
-        return ta.STOCH(self.high, self.low, self.close, 14, 3, ta.MA_Type.SMA, 3, ta.MA_Type.SMA)
+        return ta.STOCH(
+            self.high, self.low, self.close, fastk_period=14, slowk_period=3, slowd_period=3
+        )
 
     @cached_property
     def vortex(self) -> tuple[Array, Array]:
@@ -90,8 +100,8 @@ class Prices(AdjustedBars):
 
     @cached_property
     def average_volume(self) -> Array:
-        """Mean volume of the last 20 bars; running sums may end below 0 by rounding."""
-        return np.maximum(ta.SMA(self.volume, 20), 0.0)
+        """Mean volume of the last 20 bars."""
+        return mean_volume(self.volume, 20)
 
     @cached_property
     def on_balance_volume(self) -> Array:
@@ -100,7 +110,8 @@ class Prices(AdjustedBars):
 
 def _range_position(p: Prices, bars: int) -> Array:
     """Where the close lies between lowest low (-1) and highest high (1) of the last bars."""
-    return unit(ta.WILLR(p.high, p.low, p.close, bars), -100.0, 0.0)
+    highest, lowest = ta.MAX(p.high, bars), ta.MIN(p.low, bars)
+    return ratio(2.0 * p.close - highest - lowest, highest - lowest)
 
 
 def _serial_correlation(p: Prices) -> Array:
@@ -117,8 +128,8 @@ def _balance_change(p: Prices) -> Array:
 
 def _volume_weighted(p: Prices) -> Array:
     """Close against the volume-weighted mean close of 20 bars; 0 where nothing traded."""
-    weighted = ta.SMA(p.close * p.volume, 20)
-    return ratio(p.close * p.average_volume - weighted, weighted)
+    paid = np.where(p.average_volume == 0.0, 0.0, ta.SMA(p.close * p.volume, 20))
+    return ratio(p.close * p.average_volume - paid, paid)
 
 
 def _force(p: Prices) -> Array:
@@ -168,7 +179,7 @@ INDICATORS: Mapping[str, Callable[[Prices], Array]] = MappingProxyType(
         "stochastic_d": lambda p: unit(p.stochastic[1], 0.0, 100.0),
         "stochastic_rsi": lambda p: unit(ta.STOCHRSI(p.close, 14, 14, 3)[1], 0.0, 100.0),
         "ultimate": lambda p: unit(ta.ULTOSC(p.high, p.low, p.close), 0.0, 100.0),
-        "range_position_14": lambda p: _range_position(p, 14),
+        "williams_14": lambda p: unit(ta.WILLR(p.high, p.low, p.close, 14), -100.0, 0.0),
         "range_position_60": lambda p: _range_position(p, 60),
         "balance_of_power": lambda p: ta.BOP(p.open, p.high, p.low, p.close),
         # trend strength
@@ -197,9 +208,7 @@ INDICATORS: Mapping[str, Callable[[Prices], Array]] = MappingProxyType(
         "above_low_100": lambda p: relative(p.close, ta.MIN(p.low, 100)),
         # volume
         "volume_20": lambda p: contrast(p.volume, p.average_volume),
-        "volume_trend": lambda p: contrast(
-            np.maximum(ta.SMA(p.volume, 5), 0.0), np.maximum(ta.SMA(p.volume, 60), 0.0)
-        ),
+        "volume_trend": lambda p: contrast(mean_volume(p.volume, 5), mean_volume(p.volume, 60)),
         "money_flow_14": lambda p: unit(ta.MFI(p.high, p.low, p.close, p.volume, 14), 0.0, 100.0),
         "chaikin_20": lambda p: ta.CMF(p.high, p.low, p.close, p.volume, 20),
         "balance_volume_20": _balance_change,
