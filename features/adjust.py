@@ -38,12 +38,22 @@ class AdjustedBars:
     @cached_property
     def previous_close(self) -> Array:
         """Close of the row before, NaN in row 0."""
-        return np.concatenate(([np.nan], self.close[:-1]))
+        return shifted(self.close)
 
     @cached_property
     def returns(self) -> Array:
         """Simple total return of each row, NaN in row 0."""
-        return self.close / self.previous_close - 1.0
+        quotient = self.close / self.previous_close
+        quotient -= 1.0
+        return quotient
+
+
+def shifted(values: Array) -> Array:
+    """Return each row's predecessor, NaN in row 0."""
+    before = np.empty_like(values)
+    before[:1] = np.nan
+    before[1:] = values[:-1]
+    return before
 
 
 def factors(close: Array, dividend: Array, split_ratio: Array) -> tuple[Array, Array]:

@@ -30,13 +30,13 @@ def build_table(
     ``vix`` (closes by time) is read only where the spec has VIX columns.
     """
     columns, volatility_index = _arrays(bars, spec, interval, vix)
-    table = np.full((len(bars), len(spec.columns)), np.nan)
+    table = np.full((len(spec.columns), len(bars)), np.nan)  # as pandas keeps it
     for period in periods(_clock(bars), interval, spec.anchor) if len(bars) else ():
         computed = _columns_of(columns, volatility_index, period, spec)
         kept = slice(period.first - period.anchor, None)
-        for position, values in enumerate(computed):
-            table[period.first : period.stop, position] = values[kept]
-    return pd.DataFrame(table, index=bars.index, columns=list(spec.columns))
+        for column, values in zip(table, computed, strict=True):
+            column[period.first : period.stop] = values[kept]
+    return pd.DataFrame(table.T, index=bars.index, columns=list(spec.columns))
 
 
 def build_row(
