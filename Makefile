@@ -1,0 +1,60 @@
+# Everything sets itself up: a virtual environment in $(VENV), pinned by constraints.txt.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+# Test processes; two suit a laptop that does something else besides.
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep -x 'torch==.*' constraints.txt)
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 || ls /dev/nvidia0 >/dev/null 2>&1; echo $$?)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint up bench clean
+
+help: ## what this Makefile can do
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## set up $(VENV); every other target does it when needed
+
+demo: $(STAMP) ## the main job on bundled data, end to end, in about five minutes
+	@$(BIN)/ratchet demo
+
+up: $(STAMP) ## Prefect with every deployment, MLflow and the paper worker, until Ctrl-C
+	@$(BIN)/ratchet up
+
+lint: $(STAMP) ## style, types and the import line
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## everything CI checks
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+bench: $(STAMP) ## engine speed on this machine
+	$(BIN)/python -m bench.engine
+
+clean: ## remove $(VENV) and caches; state and data stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.ratchet/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "error: Ratchet is tried on Python 3.11; $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "       Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+ifeq ($(HAS_GPU),0)
+	$(PIP) install -c constraints.txt "$(TORCH)"
+else
+	@# No NVIDIA driver: the CPU build has no CUDA packages. PyTorch's own index has it; elsewhere
+	@# (another index, a mirror) the default one must do.
+	$(PIP) install --timeout 10 --retries 0 --no-deps --index-url $(TORCH_CPU) "$(TORCH)" || \
+	  $(PIP) install -c constraints.txt "$(TORCH)"
+endif
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)

@@ -1,0 +1,240 @@
+"""The command ``ratchet``: arguments in, one call, an exit code out.
+
+Owns the verbs, their help and how errors look. Decides nothing: every verb is one function of
+``flows.commands``, imported when it is called, so that ``--help`` answers at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from core import telemetry
+from core.errors import RatchetError
+
+if TYPE_CHECKING:
+    from core.home import Home
+
+UNEXPECTED = 70  # a defect of ours, as in sysexits.h; RatchetError carries its own code
+INTERRUPTED = 130
+
+ABOUT = "Reinforcement-learning traders that move forward only when the evidence holds."
+EPILOG = """\
+the daily use:
+  ratchet up                           Prefect, MLflow and the paper worker, until Ctrl-C
+  ratchet status                       who is Production, what the worker does
+  ratchet ledger decisions --last 5    what was decided, and why
+  ratchet rollback aapl                back to the version before
+
+Trading is on paper. State lies under .ratchet; the environment variable RATCHET_HOME moves it.
+"""
+
+TABLES = ("decisions", "orders", "fills", "equity", "events")
+SOURCES = ("bundled", "csv", "yfinance", "planted")
+INTERVALS = ("1d", "1h", "15m", "5m", "1m")
+
+Verb = argparse.ArgumentParser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb; ``verb`` names the function of ``flows.commands``."""
+    parser = argparse.ArgumentParser(
+        prog="ratchet",
+        description=ABOUT,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, summary: str, example: str) -> Verb:
+        return verbs.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    _data_verbs(verb)
+    _model_verbs(verb)
+    _running_verbs(verb)
+    return parser
+
+
+def _data_verbs(verb: Callable[[str, str, str], Verb]) -> None:
+    demo = verb("demo", "run the main job on bundled data, end to end", "ratchet demo")
+    demo.add_argument("--agents", nargs="+", metavar="AGENT", help="default: demo.agents")
+    demo.add_argument("--size", help="one of search.sizes in params.yaml; default: demo.size")
+
+    ingest = verb(
+        "ingest",
+        "fetch bars of one symbol into the store, through the same gate as the flow",
+        "ratchet ingest NVDA --source yfinance",
+    )
+    ingest.add_argument("symbol", help="as the source names it: AAPL, IXIC …")
+    ingest.add_argument("--source", choices=SOURCES, default="bundled", help="default: %(default)s")
+    ingest.add_argument("--path", help="the file of `--source csv`: Date, Open, High, Low, Close …")
+    ingest.add_argument("--interval", choices=INTERVALS, default="1d", help="default: %(default)s")
+
+
+def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
+    retrain = verb(
+        "retrain",
+        "search, train, judge and register a candidate; promote it if the gate says so",
+        "ratchet retrain aapl --trials 40 --seeds 5",
+    )
+    _agent(retrain)
+    retrain.add_argument("--size", default="default", help="one of search.sizes in params.yaml")
+    retrain.add_argument("--trials", type=_positive, help="trials of the study; default: by size")
+    retrain.add_argument("--seeds", type=_positive, help="seeds of the candidate; default: by size")
+    retrain.add_argument("--seed", type=int, help="first seed; default: search.seed")
+    retrain.add_argument(
+        "--warm-start", action="store_true", help="fine-tune Production instead of training anew"
+    )
+
+    backtest = verb(
+        "backtest",
+        "run a version and the baselines over its out-of-sample bars and write the report",
+        "ratchet backtest aapl --version 3",
+    )
+    _agent(backtest)
+    backtest.add_argument("--version", help="a version or an alias; default: Production")
+
+    promote = verb(
+        "promote",
+        "make a version Production: by its gate report, or overridden by a named person",
+        'ratchet promote aapl 3 --by "A. Turing" --reason "gate data was stale, see ticket 12"',
+    )
+    _agent(promote)
+    promote.add_argument("version", help="a version of the registry")
+    promote.add_argument("--by", help="who overrides a gate that said no")
+    promote.add_argument("--reason", help="why; recorded with the name")
+
+    rollback = verb(
+        "rollback",
+        "make the version before Production again; a running worker follows within a second",
+        'ratchet rollback aapl --reason "loses on open gaps"',
+    )
+    _agent(rollback)
+    rollback.add_argument("--by", help="who; default: the user who is logged in")
+    rollback.add_argument("--reason", default="by hand", help="default: %(default)s")
+
+    whatwas = verb(
+        "whatwas",
+        "say which version was Production at a time, and what evidence put it there",
+        "ratchet whatwas aapl --at 2026-03-02T15:00Z",
+    )
+    _agent(whatwas)
+    whatwas.add_argument("--at", required=True, help="ISO date or time; UTC if it names no zone")
+    _json(whatwas)
+
+
+def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
+    serve = verb(
+        "serve",
+        "trade on paper with the Production version of every agent",
+        "ratchet serve --bars-per-second 2",
+    )
+    serve.add_argument("--agents", nargs="+", metavar="AGENT", help="default: all but the demo's")
+    serve.add_argument(
+        "--feed",
+        choices=("replay", "yfinance"),
+        default="replay",
+        help="replay the reserved bars, or poll Yahoo; default: %(default)s",
+    )
+    serve.add_argument(
+        "--bars-per-second",
+        type=float,
+        metavar="N",
+        help="speed of the replay; 0 is as fast as possible; default: paper.bars_per_second",
+    )
+
+    ledger = verb(
+        "ledger",
+        "print what the worker decided, ordered and filled",
+        "ratchet ledger decisions --agent aapl --last 20 --json",
+    )
+    ledger.add_argument("table", choices=TABLES, help="which table")
+    ledger.add_argument("--agent", help="of this agent only")
+    ledger.add_argument("--last", type=_positive, metavar="N", help="newest N rows; default: all")
+    _json(ledger)
+
+    status = verb(
+        "status", "say who is Production, what runs and how each sleeve stands", "ratchet status"
+    )
+    _json(status)
+
+    up = verb(
+        "up",
+        "start Prefect with every deployment, MLflow and the paper worker, until Ctrl-C",
+        "RATCHET_PREFECT_PORT=4300 ratchet up",
+    )
+    up.add_argument("--no-worker", action="store_true", help="leave the paper worker out")
+
+    verb(
+        "doctor",
+        "say what is installed, configured and reachable, and what to do about what is not",
+        "ratchet doctor",
+    )
+
+
+def _agent(verb: Verb) -> None:
+    verb.add_argument("agent", help="an entry under `agents:` in params.yaml")
+
+
+def _json(verb: Verb) -> None:
+    verb.add_argument("--json", action="store_true", help="for programs")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text!r}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    telemetry.switch_off()
+    from core.home import Home
+
+    home = Home.from_environment()
+    try:
+        command = getattr(importlib.import_module("flows.commands"), options.verb)
+        return int(command(home, options))
+    except RatchetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python flushes once more at exit: give it a sink.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last place where anything can be said
+        print(f"error: {_unexpected(error, home)}", file=sys.stderr)
+        return UNEXPECTED
+
+
+def _unexpected(error: Exception, home: "Home") -> str:
+    """Write the traceback to the log and return what to tell the user."""
+    import traceback
+    from datetime import UTC, datetime
+
+    text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    log = home.logs / "ratchet.log"
+    try:
+        home.make(home.logs)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat()} ratchet {' '.join(sys.argv[1:])}\n")
+            file.write("".join(traceback.format_exception(error)) + "\n")
+    except OSError as unwritable:
+        return f"{text} (and {log} cannot be written: {unwritable})"
+    return f"{text}; the traceback is in {log}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The flow ``ingest``: the newest bars of every symbol the agents use, then their datasets.
+
+Owns order and retries: the network is tried again, a refusal of the data gate never.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.logging import get_run_logger
+
+from core.errors import SourceUnavailable
+from core.home import Home
+from core.settings import Params, load_params
+from flows import announce
+from flows.progress import RunProgress, heard_by
+
+MORE_TRIES = 4
+WAITS_SECONDS = [10.0, 30.0, 120.0, 600.0]
+
+
+def _was_the_network(task: Any, run: Any, state: Any) -> bool:
+    return isinstance(state.result(raise_on_failure=False), SourceUnavailable)
+
+
+@task(
+    name="fetch",
+    task_run_name="fetch-{symbol}",
+    retries=MORE_TRIES,
+    retry_delay_seconds=WAITS_SECONDS,
+    retry_condition_fn=_was_the_network,
+)
+def fetch(symbol: str, source: str, interval: str) -> str:
+    """Append what is new of ``symbol`` to the store; return one line about it."""
+    from pipelines import ingest as stage
+
+    home = Home.from_environment()
+    params = load_params(home.params_file)
+    added = stage.run(home, params, symbol, source=source, interval=interval, now=datetime.now(UTC))
+    return str(added)
+
+
+@flow(name="ingest", on_failure=[announce.failed], on_crashed=[announce.failed])
+def ingest(symbols: list[str] | None = None) -> None:
+    """Fetch new bars, then rebuild the datasets that changed (`dvc repro`).
+
+    Args:
+        symbols: Only these; empty: every symbol that an agent trades or learns on.
+    """
+    from pipelines import workspace
+
+    home = Home.from_environment()
+    params = load_params(home.params_file)
+    wanted = [feed for feed in feeds(params) if symbols is None or feed["symbol"] in symbols]
+    rows = []
+    for feed in wanted:
+        told = fetch(feed["symbol"], feed["source"], feed["interval"])
+        get_run_logger().info("%s", told)
+        rows.append({**feed, "result": told})
+    create_table_artifact(rows, key="ingest", description="what each source delivered")
+    workspace.reproduce(home, report=heard_by(RunProgress(key="datasets")))
+
+
+def feeds(params: Params) -> list[dict[str, str]]:
+    """Return each (symbol, source, interval) that a scheduled agent needs, once."""
+    found: dict[tuple[str, str, str], None] = {}
+    for agent in params.agents.values():
+        if agent.demonstration:
+            continue
+        for symbol in (agent.symbol, agent.signal_symbol):
+            found[(symbol, agent.source, agent.interval)] = None
+    return [dict(zip(("symbol", "source", "interval"), feed, strict=True)) for feed in found]
