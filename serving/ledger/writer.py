@@ -1,0 +1,105 @@
+"""The ledger as its one writer sees it: transactions of rows, and what a restart must know.
+
+Owns atomicity: what belongs to one bar of one agent is committed together or not at all. Knows
+nothing of trading.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from core.accounts import State, state_from_json, state_to_json
+from core.errors import CorruptFile, StorageError
+from serving.ledger.database import open_writer, renamed
+from serving.ledger.reader import Reading
+from serving.ledger.rows import Row, RowType, Snapshot, columns_of, iso, values_of
+
+SNAPSHOTS_KEPT = 3
+
+
+class Ledger(Reading):
+    """The one writer; also reads. Use as a context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        busy_seconds: float = 5.0,
+    ) -> None:
+        super().__init__(open_writer(path, busy_seconds), path)
+        self._now = now
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything added inside, durably, or nothing; raise ``StorageError``."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def add(self, *rows: Row) -> None:
+        """Append rows inside a transaction; raise ``StorageError`` when one is there already."""
+        for row in rows:
+            self._execute(_insert(type(row)), (*values_of(row), iso(self._now())))
+
+    def add_new(self, row: Row) -> bool:
+        """Append a row unless its key is known; return whether it was new."""
+        sql = _insert(type(row)) + " ON CONFLICT DO NOTHING"
+        return bool(self._execute(sql, (*values_of(row), iso(self._now()))).rowcount)
+
+    def add_snapshot(self, session: int, agent: str, bar_time: datetime, state: State) -> None:
+        """Keep a sleeve's state; older snapshots than the newest few go."""
+        text = json.dumps(state_to_json(state), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.add(
+            Snapshot(session=session, agent=agent, bar_time=bar_time, state=text, sha256=digest)
+        )
+        self._execute(
+            "DELETE FROM snapshots WHERE session = ? AND agent = ? AND id NOT IN (SELECT id FROM "
+            "snapshots WHERE session = ? AND agent = ? ORDER BY id DESC LIMIT ?)",
+            (session, agent, session, agent, SNAPSHOTS_KEPT),
+        )
+
+    def newest_snapshot(self, session: int, agent: str) -> tuple[datetime, State] | None:
+        """Return bar time and state of the newest snapshot; raise ``CorruptFile``."""
+        found = self.rows(Snapshot, session=session, agent=agent, newest=1)
+        if not found:
+            return None
+        snapshot = found[0]
+        if hashlib.sha256(snapshot.state.encode()).hexdigest() != snapshot.sha256:
+            raise CorruptFile(
+                f"{self.path}: the snapshot of {agent} at {snapshot.bar_time.isoformat()} does "
+                "not match its hash; restore a copy of the ledger"
+            )
+        return snapshot.bar_time, state_from_json(json.loads(snapshot.state))
+
+    def last(self, row_type: type[RowType], **equals: Any) -> RowType | None:
+        """Return the newest row with these values, if any."""
+        found = self.rows(row_type, newest=1, **equals)
+        return found[0] if found else None
+
+    def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except sqlite3.Error as error:
+            raise renamed(error, self.path) from error
+
+
+def _insert(row_type: type[Row]) -> str:
+    columns = columns_of(row_type)
+    if row_type.TABLE in ("order_book", "events"):
+        raise StorageError(f"{row_type.TABLE} is a view of the ledger, nothing can be added to it")
+    names = ", ".join((*columns, "recorded_at"))
+    return f"INSERT INTO {row_type.TABLE} ({names}) VALUES ({', '.join('?' * (len(columns) + 1))})"
