@@ -143,7 +143,7 @@ def lineage(path: Path, order_ref: str) -> Lineage:
         if not orders:
             raise StorageError(f"{path}: no order {order_ref!r} in the ledger")
         order = orders[0]
-of: dict[str, Any] = {"session": order.session, "agent": order.agent}
+        of: dict[str, Any] = {"session": order.session, "agent": order.agent}
         key = of | {"bar_time": order.bar_time}
         decision = ledger.rows(Decision, **key)[0]
         model = ledger.rows(
