@@ -1,0 +1,238 @@
+"""The market as an environment: a batch of accounts for learners, one account for Gymnasium.
+
+Owns episodes: where they begin, when they end, what a step returns. The books are the engine's,
+the observation is the features' and the reward is ``training/rewards.py``'s. Knows no learner.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from core.accounts import State, choose, open_accounts
+from core.bars import bar_at
+from core.engine import Fills, settle, submit
+from core.errors import NotEnoughData
+from core.risk import Rules, Verdict
+from core.settings import Environment
+from features.account import account_features
+from features.dataset import Dataset
+from features.observation import observation_columns, observe_rows
+from features.scaler import Scaler
+from training.rewards import Moments, Outcome, Reward, scaled
+from training.spaces import Actions, action_space, observation_space, target_weight
+
+Rows = tuple[int, int]  # first row, and one past the last
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one bar brought to ``n`` accounts."""
+
+    observation: np.ndarray  # float32 (n, D), of the new episode where one has just ended
+    reward: np.ndarray  # float32 (n,)
+    terminated: np.ndarray  # bool (n,): ruined or halted
+    truncated: np.ndarray  # bool (n,): end of the episode or of the data
+    last_observation: np.ndarray  # float32 (n, D), before any new episode
+    row: np.ndarray  # int (n,), the row that was lived through
+    state: State  # the books before any new episode
+    verdict: Verdict  # what risk made of the actions
+    fills: Fills  # what traded
+
+
+class MarketBatch:
+    """``n`` accounts in the rows ``rows`` of one dataset, stepped at once.
+
+    Action      discrete (n,) of 0 sell, 1 hold, 2 buy; or continuous (n, 1) in [-1, 1], the
+                target weight (below 0 counts as 0 without shorts)
+    Observation ``features.observation.observe``, float32 (n, D)
+    Reward      of the bar that follows the decision, after costs, × ``reward_scale``
+    Timing      decide on the close of a row, fill at the next open, reward at the next close
+    Start       flat, with ``cash``, at a row drawn from ``rng``
+    End         terminated: ruin or halt; truncated: ``episode_bars`` later, or the last row
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        scaler: Scaler,
+        rules: Rules,
+        environment: Environment,
+        reward: Reward,
+        n: int,
+        rng: np.random.Generator,
+        *,
+        rows: Rows,
+        actions: Actions,
+        cash: float,
+    ) -> None:
+        first = max(rows[0], dataset.first_row)
+        if rows[1] - first < 2:
+            raise NotEnoughData(
+                f"{dataset.symbol}: rows {rows[0]} to {rows[1]} leave {max(rows[1] - first, 0)} "
+                f"after the features' warm-up (row {first}); an episode needs at least 2"
+            )
+        self.n, self.rows, self.actions, self.cash = n, (first, rows[1]), actions, cash
+        self.rules = rules
+        self._settings, self._reward, self._rng = environment, reward, rng
+        self._market = dataset.market
+        self._scaled = scaler.transform(dataset.table)
+        self._window = dataset.spec.window
+        self._symbols = len(dataset.market.symbols)
+        self.width = len(observation_columns(dataset.spec))
+        self.state = self._opened()
+        self.row = np.full(n, first)
+        self._age = np.zeros(n, np.int64)
+        self._moments = Moments(n)
+        self._bar = bar_at(self._market, self.row)
+
+    def reset(self) -> np.ndarray:
+        """Open every account at a random row and return the first observation (n, D)."""
+        return self.begin(self._starts(np.ones(self.n, bool)))
+
+    def begin(self, row: np.ndarray) -> np.ndarray:
+        """Open every account at its ``row`` (n,) and return the first observation (n, D)."""
+        self.state = self._opened()
+        self._age = np.zeros(self.n, np.int64)
+        self._moments = Moments(self.n)
+        self.row = row
+        self._bar = bar_at(self._market, row)
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> Step:
+        """Decide, live through one bar, and begin a new episode where one has ended."""
+        before = self.state
+        weight = target_weight(action, self.actions, self.rules.allow_short)
+        submission = submit(before, weight, self._bar, self.rules)
+        self.row = self.row + 1
+        self._age += 1
+        self._bar = bar_at(self._market, self.row)
+        settlement = settle(submission.state, self._bar, self.rules)
+        self.state = after = settlement.state
+        terminated = after.terminated
+        over = (self._age >= self._settings.episode_bars) | (self.row >= self.rows[1] - 1)
+        truncated = over & ~terminated
+        reward = self._rewarded(before, after, terminated | truncated)
+        row = self.row
+        observation = last = self._observe()
+        if (terminated | truncated).any():
+            observation = self._begin_again(terminated | truncated)
+        return Step(
+            observation=observation,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            last_observation=last,
+            row=row,
+            state=after,
+            verdict=submission.verdict,
+            fills=settlement.fills,
+        )
+
+    def _opened(self) -> State:
+        return open_accounts(self.n, self._symbols, self.cash)
+
+    def _starts(self, ended: np.ndarray) -> np.ndarray:
+        first, stop = self.rows
+        return np.where(ended, self._rng.integers(first, stop - 1, self.n), self.row)
+
+    def _begin_again(self, ended: np.ndarray) -> np.ndarray:
+        self.state = choose(ended, self._opened(), self.state)
+        self._age = np.where(ended, 0, self._age)
+        self.row = self._starts(ended)
+        self._bar = bar_at(self._market, self.row)
+        return self._observe()
+
+    def _rewarded(self, before: State, after: State, ended: np.ndarray) -> np.ndarray:
+        outcome = Outcome(
+            log_return=after.log_return,
+            drawdown=after.drawdown,
+            drawdown_before=before.drawdown,
+            mean=self._moments.mean,
+            mean_square=self._moments.mean_square,
+        )
+        self._moments.update(after.log_return, ended)
+        return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
+
+    def _observe(self) -> np.ndarray:
+        account = account_features(self.state, self._bar)
+        return np.asarray(observe_rows(self._scaled, self.row, self._window, account))
+
+
+class MarketEnv(gym.Env[np.ndarray, Any]):
+    """One account in one market, as a Gymnasium environment.
+
+    ## Action space
+    ``Discrete(3)``: 0 sell (weight 0, or −1 where the agent may go short), 1 hold, 2 buy
+    (weight 1). Or ``Box(-1, 1, (1,))``: the target weight; below 0 counts as 0 without shorts.
+
+    ## Observation space
+    ``Box(-inf, inf, (D,))`` float32: ``window`` rows of scaled features, oldest first, then the
+    account (position, unrealised profit, drawdown, …); names in ``observation_columns(spec)``.
+
+    ## Reward
+    Of the bar that follows the decision, after costs, times ``reward_scale``.
+
+    ## Starting state
+    Flat, with ``cash``, at a random row of ``rows``.
+
+    ## Episode end
+    Terminated by ruin or halt. Truncated after ``episode_bars``, or at the end of the data.
+
+    ## Info
+    ``equity`` (account currency) and ``row`` of the dataset.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own annotation)
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        scaler: Scaler,
+        rules: Rules,
+        environment: Environment,
+        reward: Reward,
+        *,
+        rows: Rows,
+        actions: Actions,
+        cash: float,
+    ) -> None:
+        self._batch = MarketBatch(
+            dataset,
+            scaler,
+            rules,
+            environment,
+            reward,
+            1,
+            np.random.default_rng(),
+            rows=rows,
+            actions=actions,
+            cash=cash,
+        )
+        self.action_space = action_space(actions)
+        self.observation_space = observation_space(self._batch.width)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Open the account at a random row; the same ``seed`` gives the same episode."""
+        super().reset(seed=seed)
+        self._batch._rng = self.np_random
+        observation = self._batch.reset()
+        return observation[0], _info(self._batch.state, self._batch.row)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Decide and live through one bar."""
+        step = self._batch.step(np.asarray(action).reshape(1, -1))
+        return (
+            step.last_observation[0],
+            float(step.reward[0]),
+            bool(step.terminated[0]),
+            bool(step.truncated[0]),
+            _info(step.state, step.row),
+        )
+
+
+def _info(state: State, row: np.ndarray) -> dict[str, Any]:
+    return {"equity": float(state.equity[0]), "row": int(row[0])}

@@ -1,0 +1,253 @@
+"""Learning: one policy from one lesson, the same weights for the same lesson.
+
+Owns the loop: build the learner, train, score on the validation rows, report, export. A lesson is
+plain data and travels to a Ray task or a new process. Knows neither trials, folds nor the
+registry.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+
+from core.errors import ConfigError
+from core.metrics import sharpe
+from core.risk import Rules
+from core.settings import Environment, Ppo, Sac
+from features.account import ACCOUNT_COLUMNS
+from features.dataset import Dataset
+from features.observation import observation_columns
+from features.scaler import Scaler
+from training.environment import MarketBatch, Rows
+from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
+from training.local import LocalAlgorithm, quiet
+from training.ppo import MarketPpo, ppo_config
+from training.rewards import find_reward
+from training.spaces import Actions
+
+
+def bars_per_year(interval):
+    return {"1d": 252.0, "1h": 1764.0}[interval]
+
+
+VALIDATION_ACCOUNTS = 8
+LEAST_VALIDATION_BARS = 21
+
+Metrics = dict[str, float]
+Report = Callable[[int, Metrics], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """All that decides a policy's weights; picklable."""
+
+    agent: str
+    actions: Actions
+    dataset: Dataset
+    train_rows: Rows  # decisions and fills lie in these rows
+    validation_rows: Rows
+    scaler: Scaler  # fitted on the training rows
+    rules: Rules
+    environment: Environment
+    reward: str  # name or import path
+    hyperparameters: Ppo | Sac  # params.yaml overlaid by a trial's; also says which algorithm
+    seed: int
+    cash: float = 100_000.0  # opening cash of every episode, account currency
+    effort: float = 1.0  # multiplies the steps or updates of the hyperparameters
+    reports: int = 5  # validation points, evenly spaced, the last at the end
+    device: str = "cpu"  # cpu, cuda or tpu
+    warm_start: bytes | None = None  # ``Trained.weights`` (or a policy.onnx: critics start anew)
+
+    @property
+    def algorithm(self) -> str:
+        return "ppo" if isinstance(self.hyperparameters, Ppo) else "sac"
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of the whole training."""
+        settings = self.hyperparameters
+        if isinstance(settings, Ppo):
+            return max(1, round(settings.steps * self.effort))
+        updates = max(1, round(settings.updates * self.effort))
+        return settings.warmup + updates * settings.steps_per_update
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished policy and how it came about."""
+
+    policy_onnx: bytes
+    weights: bytes  # .npz of every network, critics too: what a warm start continues from
+    weights_sha256: str
+    curve: tuple[Metrics, ...]  # one entry per report; steps, reward, validation_score, losses …
+    validation_score: float  # annualised Sharpe ratio on the validation rows, after costs
+    steps: int  # environment steps taken
+    seconds: float
+
+
+def ignore(steps: int, metrics: Metrics) -> None:
+    """Report to nobody."""
+
+
+def train(lesson: Lesson, report: Report = ignore) -> Trained:
+    """Learn ``lesson``; ``report(steps, metrics)`` is called ``lesson.reports`` times.
+
+    Whatever ``report`` raises (a pruned trial) ends the training and comes through. The same
+    lesson gives the same weights bit for bit on a CPU, in any process.
+    """
+    started = time.perf_counter()
+    with quiet(), _seeded(lesson.seed):
+        algorithm = _build(lesson)
+        try:
+            curve = tuple(_run(algorithm, lesson, report, started))
+            weights = _weights(algorithm)
+            exported = _export(algorithm, lesson)
+        finally:
+            algorithm.stop()
+    return Trained(
+        policy_onnx=exported,
+        weights=pack(weights),
+        weights_sha256=weights_sha256(weights),
+        curve=curve,
+        validation_score=curve[-1]["validation_score"],
+        steps=int(curve[-1]["steps"]),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _build(lesson: Lesson) -> LocalAlgorithm:
+    market = MarketBatch(
+        lesson.dataset,
+        lesson.scaler,
+        lesson.rules,
+        lesson.environment,
+        find_reward(lesson.reward),
+        lesson.environment.accounts,
+        np.random.default_rng(lesson.seed),
+        rows=lesson.train_rows,
+        actions=lesson.actions,
+        cash=lesson.cash,
+    )
+    settings = lesson.hyperparameters
+    if not isinstance(settings, Ppo):
+        raise ConfigError("SAC is not ready")
+    config = ppo_config(
+        settings, market.width, lesson.actions, market.n, lesson.seed, lesson.device
+    )
+    algorithm = MarketPpo(config, market)
+    if lesson.warm_start is not None:
+        weights = unpack(lesson.warm_start)
+        check_compatible(weights, _weights(algorithm))
+        algorithm.learner.module[DEFAULT_MODULE_ID].set_state(weights)
+    return algorithm
+
+
+def _run(
+    algorithm: LocalAlgorithm, lesson: Lesson, report: Report, started: float
+) -> Iterator[Metrics]:
+    steps = 0
+    for point in range(1, lesson.reports + 1):
+        goal = lesson.steps * point / lesson.reports
+        result: dict[str, Any] = {}
+        while steps < goal:
+            result = algorithm.train()
+            steps = int(result["num_env_steps_sampled_lifetime"])
+        elapsed = time.perf_counter() - started
+        metrics = {
+            "steps": float(steps),
+            "validation_score": validation_score(algorithm, lesson),
+            "steps_per_second": steps / elapsed,
+            "seconds_left": elapsed / steps * max(lesson.steps - steps, 0),
+            **_figures(result),
+        }
+        yield metrics
+        report(steps, metrics)
+
+
+def _figures(result: dict[str, Any]) -> Metrics:
+    """Return the losses and the mean episode reward out of RLlib's result."""
+    figures = {"reward": float(result.get("env_runners", {}).get("episode_return_mean", np.nan))}
+    for name, value in result.get("learners", {}).get(DEFAULT_MODULE_ID, {}).items():
+        if name.endswith(("loss", "entropy", "kl", "norm", "alpha")):
+            figures[name] = float(value)
+    return figures
+
+
+def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
+    """Return the annualised Sharpe ratio on the validation rows, after costs, no exploration.
+
+    The rows are cut into equal stretches that are traded side by side, each beginning flat:
+    several times faster than one account after the other, and no single halt decides.
+    """
+    start, stop = lesson.validation_rows
+    start = max(start, lesson.dataset.first_row)
+    stretches = max(1, min(VALIDATION_ACCOUNTS, (stop - start) // LEAST_VALIDATION_BARS))
+    bars = (stop - start - 1) // stretches
+    market = MarketBatch(
+        lesson.dataset,
+        lesson.scaler,
+        lesson.rules,
+        lesson.environment.model_copy(update={"episode_bars": bars + 1}),
+        find_reward("log_return"),
+        stretches,
+        np.random.default_rng(0),
+        rows=(start, stop),
+        actions=lesson.actions,
+        cash=lesson.cash,
+    )
+    observation = market.begin(start + bars * np.arange(stretches))
+    returns = np.empty((bars, stretches))
+    for bar in range(bars):
+        step = market.step(decide(algorithm, observation))
+        returns[bar] = step.state.log_return
+        observation = step.observation
+    equity = np.exp(np.concatenate([[0.0], returns.T.ravel()]).cumsum())
+    return float(sharpe(equity, bars_per_year(lesson.dataset.interval)))
+
+
+def decide(algorithm: LocalAlgorithm, observation: np.ndarray) -> np.ndarray:
+    """Return the learner's own decision without exploration: RLlib's inference."""
+    module = algorithm.learner.module[DEFAULT_MODULE_ID]
+    tensor = torch.from_numpy(observation).to(module.device)
+    inputs = module.forward_inference({Columns.OBS: tensor})[Columns.ACTION_DIST_INPUTS]
+    return np.asarray(module.deterministic(inputs).cpu().numpy())
+
+
+def _weights(algorithm: LocalAlgorithm) -> dict[str, np.ndarray]:
+    return dict(algorithm.learner.module[DEFAULT_MODULE_ID].get_state())
+
+
+def _export(algorithm: LocalAlgorithm, lesson: Lesson) -> bytes:
+    module = algorithm.learner.module[DEFAULT_MODULE_ID]
+    width = len(observation_columns(lesson.dataset.spec))
+    position = width - len(ACCOUNT_COLUMNS) + ACCOUNT_COLUMNS.index("position_weight")
+    return policy_onnx(
+        module.actor.layers(),
+        actions=lesson.actions,
+        allow_short=lesson.rules.allow_short,
+        position_column=position,
+        log_deviation=module.fixed_log_deviation(),
+    )
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what RLlib and torch draw from, on one thread; afterwards restore all of it."""
+    python_state, numpy_state, threads = random.getstate(), np.random.get_state(), None  # noqa: NPY002
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            torch.set_num_threads(threads)

@@ -1,0 +1,104 @@
+"""RLlib in this very process: an Algorithm with one learner, one batched runner and no cluster.
+
+RLlib's own set-up starts a Ray cluster (ten seconds) to hold workers that are not wanted here. A
+training *is* one worker: the study runs many of them, as Ray tasks. Owns the set-up; the
+algorithms are in ``training/ppo.py`` and ``training/sac.py``.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+from training.device import find_device
+from training.environment import MarketBatch
+from training.rollout import Explore, MarketRunner
+
+
+class LocalRunners(EnvRunnerGroup):  # type: ignore[misc]
+    """The group RLlib expects, holding one runner of this process and no actors."""
+
+    def __init__(self, runner: MarketRunner) -> None:
+        # Not super().__init__: it puts the configuration into a cluster's object store.
+        self._local_env_runner = runner
+        self._worker_manager = FaultTolerantActorManager(init_id=1)
+        self._remote_config = runner.config
+        self._ignore_ray_errors_on_env_runners = False
+        self._num_env_runners_dropped_lifetime = 0
+        self.env_runner_cls = MarketRunner
+
+    def sync_weights(self, **_: Any) -> None:
+        """The runner steps the learner's own module."""
+
+    def sync_env_runner_states(self, **_: Any) -> None:
+        """There are no connectors whose state could differ."""
+
+
+class LocalLearner(TorchLearner):  # type: ignore[misc]
+    """A learner on the device its module's configuration names."""
+
+    def _make_module(self) -> Any:
+        spec = self._module_spec.rl_module_specs[DEFAULT_MODULE_ID]
+        self._device = find_device(spec.model_config["device"])
+        return super()._make_module()
+
+
+class LocalAlgorithm(Algorithm):  # type: ignore[misc]
+    """Set-up of an Algorithm whose environment is one ``MarketBatch``."""
+
+    explore: Explore
+
+    def __init__(self, config: Any, market: MarketBatch) -> None:
+        self._market = market
+        super().__init__(config=config)
+
+    def setup(self, config: Any) -> None:
+        """Build the learner and, around its module, the runner; called by RLlib, once."""
+        self.config = config
+        self.callbacks = [make() for make in _as_list(config.callbacks_class)]
+        self.offline_data = None
+        self.env_to_module_connector = self.module_to_env_connector = None
+        self._aggregator_actor_manager = None
+        self.evaluation_config = config.copy(copy_frozen=False)
+        self.evaluation_config.freeze()
+        self.spaces = dict.fromkeys((INPUT_ENV_SPACES, DEFAULT_MODULE_ID), (config.observation_space, config.action_space))
+        spec = config.get_multi_rl_module_spec(spaces=self.spaces, inference_only=False)
+        self.learner_group = config.build_learner_group(rl_module_spec=spec)
+        runner = MarketRunner(
+            config, self._market, self.learner.module[DEFAULT_MODULE_ID], type(self).explore
+        )
+        self.env_runner_group = LocalRunners(runner)
+        self._set_up_metrics()
+
+    @property
+    def learner(self) -> Any:
+        """The one learner of this process."""
+        return self.learner_group._learner
+
+    def _setup_logdir(self) -> None:
+        # RLlib would leave a folder in ~/ray_results for every training.
+        self._logdir = tempfile.gettempdir()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence RLlib's hints about its own API while a training runs; errors still come through."""
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

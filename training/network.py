@@ -1,0 +1,110 @@
+"""Perceptrons whose gradient is written out: the networks of every learner.
+
+A minibatch of a small network costs more in autograd's bookkeeping than in arithmetic, so each
+perceptron differentiates itself: ``record`` runs it forward and keeps the activations,
+``backward`` turns the gradient at its output into the gradients of its weights. Called like any
+module it is plain differentiable torch. Owns layers and parameter vectors; knows no algorithm.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Tape = list[Tensor]  # input of every layer, then the output
+
+
+class Perceptron(nn.Module):
+    """``members`` tanh networks of one shape, evaluated by one batched product.
+
+    Input (n, inputs), shared, or (members, n, inputs); output (members, n, outputs), linear.
+    Weights start orthogonal (gain √2, the last layer ``last_gain``), biases at zero.
+    """
+
+    def __init__(self, sizes: Sequence[int], members: int = 1, last_gain: float = 1.0) -> None:
+        super().__init__()
+        self.members = members
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        last = len(sizes) - 2
+        for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            weight = torch.empty(members, inputs, outputs)
+            for member in weight:
+                nn.init.orthogonal_(member, last_gain if layer == last else math.sqrt(2.0))
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(members, 1, outputs)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs, differentiable by autograd."""
+        value = self._stacked(inputs)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            value = torch.baddbmm(bias, value, weight)
+            if layer < len(self.weights) - 1:
+                value = torch.tanh(value)
+        return value
+
+    @torch.no_grad()
+    def record(self, inputs: Tensor) -> Tape:
+        """Return the inputs of all layers and, last, the outputs."""
+        tape = [self._stacked(inputs)]
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            value = torch.baddbmm(bias, tape[-1], weight)
+            tape.append(value.tanh_() if layer < last else value)
+        return tape
+
+    @torch.no_grad()
+    def backward(self, tape: Tape, gradient: Tensor, *, through: bool = False) -> Tensor:
+        """Overwrite every ``.grad`` from ``gradient`` at the outputs (members, n, outputs).
+
+        With ``through`` the weights are left alone and the gradient at the inputs is returned:
+        how an actor learns through its critics.
+        """
+        for layer in range(len(self.weights) - 1, -1, -1):
+            value, weight = tape[layer], self.weights[layer]
+            if not through:
+                torch.bmm(value.mT, gradient, out=weight.grad)
+                torch.sum(gradient, 1, keepdim=True, out=self.biases[layer].grad)
+            if layer:
+                gradient = torch.bmm(gradient, weight.mT)
+                gradient = torch.ops.aten.tanh_backward(gradient, value)
+            elif through:
+                gradient = torch.bmm(gradient, weight.mT)
+        return gradient
+
+    def layers(self, member: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return weight (inputs, outputs) and bias (outputs,) of every layer of one member."""
+        return [
+            (weight[member].detach().cpu().numpy(), bias[member, 0].detach().cpu().numpy())
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+
+    def _stacked(self, inputs: Tensor) -> Tensor:
+        return inputs if inputs.ndim == 3 else inputs.expand(self.members, *inputs.shape)
+
+
+def flatten(parameters: Iterable[nn.Parameter]) -> nn.Parameter:
+    """Move parameters, and their gradients, into one vector; return it.
+
+    The parameters become views of it: an optimizer, a norm or an average touches one tensor
+    instead of a dozen. Call it after the module has reached its device.
+    """
+    members = list(parameters)
+    flat = nn.Parameter(torch.cat([member.data.reshape(-1) for member in members]))
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for member in members:
+        stop = start + member.numel()
+        member.data = flat.data[start:stop].view(member.shape)
+        member.grad = flat.grad[start:stop].view(member.shape)
+        start = stop
+    return flat
+
+
+def clip_norm(gradient: Tensor, limit: float) -> Tensor:
+    """Scale ``gradient`` in place so that its norm is at most ``limit``; return the norm."""
+    norm = torch.linalg.vector_norm(gradient)
+    gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return norm

@@ -1,0 +1,293 @@
+"""PPO: RLlib's algorithm on whole batches of accounts, with its gradient written out.
+
+RLlib owns configuration, learner life cycle, optimizer, checkpoints and metrics; here are the
+network, the loss in closed form and the minibatch loop. Schulman et al. (2017).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    TIMERS,
+)
+from torch import Tensor, nn
+
+from core.errors import TrainingError
+from core.settings import Ppo
+from training.local import LocalAlgorithm, LocalLearner
+from training.network import Perceptron, clip_norm, flatten
+from training.rollout import Trajectories, advantages, next_values
+from training.spaces import Actions, action_space, observation_space
+
+LOG_TWO_PI = float(np.log(2.0 * np.pi))
+START_LOG_DEVIATION = -0.5  # of a continuous policy's exploration
+
+
+class PpoModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
+    """Actor and critic of one shape.
+
+    Discrete: the actor gives three logits. Continuous: the tanh of its output is the mean weight;
+    the deviation is one learned number.
+    """
+
+    def setup(self) -> None:
+        """Build the networks; called by RLlib, once."""
+        hidden = tuple(self.model_config["hidden"])
+        width = self.observation_space.shape[0]
+        self.discrete = hasattr(self.action_space, "n")
+        outputs = int(self.action_space.n) if self.discrete else 1
+        self.actor = Perceptron((width, *hidden, outputs), last_gain=0.01)
+        self.critic = Perceptron((width, *hidden, 1))
+        if not self.discrete:
+            self.log_deviation = nn.Parameter(torch.full((1,), START_LOG_DEVIATION))
+
+    @property
+    def device(self) -> torch.device:
+        return self.actor.weights[0].device
+
+    def distribution(self, outputs: Tensor) -> Tensor:
+        """Return logits (n, 3), or mean and log deviation (n, 2), from the actor's outputs."""
+        if self.discrete:
+            return outputs
+        mean = torch.tanh(outputs)
+        return torch.cat([mean, self.log_deviation.expand_as(mean)], -1)
+
+    def deterministic(self, inputs: Tensor) -> Tensor:
+        """Return the action without exploration: the likeliest (n,), or the mean (n, 1)."""
+        return inputs.argmax(-1) if self.discrete else inputs[:, :1]
+
+    def fixed_log_deviation(self) -> float | None:
+        """Return the log deviation that all states share, for export."""
+        return None if self.discrete else float(self.log_deviation.detach())
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {Columns.ACTION_DIST_INPUTS: self.distribution(self.actor(batch[Columns.OBS])[0])}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """Return the value of every observation, (n,)."""
+        return self.critic(batch[Columns.OBS])[0, :, 0]
+
+
+def explore(inputs: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw actions from distribution inputs: (n, 3) logits, or (n, 2) mean and log deviation."""
+    if inputs.shape[-1] == 2:
+        mean, log_deviation = inputs[:, :1], inputs[:, 1:]
+        standard = torch.empty_like(mean).normal_(generator=noise)
+        log_probability = -0.5 * standard**2 - log_deviation - 0.5 * LOG_TWO_PI
+        return mean + standard * log_deviation.exp(), log_probability[:, 0]
+    # The largest of logit + Gumbel noise is a draw from the softmax.
+    gumbel = -torch.empty_like(inputs).exponential_(generator=noise).log()
+    action = (inputs + gumbel).argmax(-1)
+    return action, torch.log_softmax(inputs, -1).gather(1, action[:, None])[:, 0]
+
+
+class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
+    """Takes one ready batch, shuffles it into minibatches and applies closed-form gradients."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Move the module's weights into one vector, and give that vector to Adam."""
+        self._flat = flatten(self.module[module_id].parameters())
+        optimizer = torch.optim.Adam(
+            [self._flat], lr=config.lr, eps=1e-5, fused=self._device.type != "xla"
+        )
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=optimizer,
+            params=[self._flat],
+            lr_or_lr_schedule=config.lr,
+        )
+        self._shuffle = np.random.default_rng(config.seed)
+
+    def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
+        """Run ``num_epochs`` over a ``MultiAgentBatch`` of ready columns; return the metrics."""
+        self._weights_seq_no += 1
+        ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
+        columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
+        losses = [
+            self._learn({key: column[rows] for key, column in columns.items()})
+            for rows in self._minibatches(len(ready))
+        ]
+        mean = torch.stack(losses).mean(0).tolist()
+        if not np.isfinite(mean).all():
+            raise TrainingError(
+                f"PPO diverged (losses {mean}); lower the learning rate {self.config.lr}"
+            )
+        names = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "gradient_norm")
+        for name, value in zip(names, mean, strict=True):
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self._log_steps_trained_metrics(training_data.batch)
+        self.after_gradient_based_update(timesteps=timesteps or {})
+        return self.metrics.reduce()
+
+    def _minibatches(self, count: int) -> Iterator[Tensor]:
+        size = self.config.minibatch_size
+        for _ in range(self.config.num_epochs):
+            order = torch.from_numpy(self._shuffle.permutation(count)).to(self._device)
+            yield from order.split(size)
+
+    @torch.no_grad()
+    def _learn(self, batch: dict[str, Tensor]) -> Tensor:
+        module, config = self.module[DEFAULT_MODULE_ID], self.config
+        actor = module.actor.record(batch[Columns.OBS])
+        critic = module.critic.record(batch[Columns.OBS])
+        outputs, value = actor[-1][0], critic[-1][0, :, 0]
+        if module.discrete:
+            step = _categorical(outputs, batch, config.clip_param, config.entropy_coeff)
+        else:
+            step = _gaussian(module, outputs, batch, config.clip_param, config.entropy_coeff)
+        gradient, figures = step
+        error = value - batch[Postprocessing.VALUE_TARGETS]
+        module.actor.backward(actor, gradient[None])
+        module.critic.backward(
+            critic, (error * (2.0 * config.vf_loss_coeff / len(error)))[None, :, None]
+        )
+        norm = clip_norm(self._flat.grad, config.grad_clip)
+        self.get_optimizer().step()
+        policy_loss, entropy, kl = figures
+        return torch.stack([policy_loss, (error * error).mean(), entropy, kl, norm])
+
+
+def _surrogate(
+    log_probability: Tensor, batch: dict[str, Tensor], clip: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the clipped objective (n,), its slope in the log probability (n,), and the KL."""
+    log_ratio = log_probability - batch[Columns.ACTION_LOGP]
+    ratio = log_ratio.exp()
+    advantage = batch[Postprocessing.ADVANTAGES]
+    free = advantage * ratio
+    objective = torch.minimum(free, advantage * ratio.clamp(1.0 - clip, 1.0 + clip))
+    slope = free * (free == objective)
+    return objective, slope, (ratio - 1.0 - log_ratio).mean()
+
+
+def _categorical(
+    logits: Tensor, batch: dict[str, Tensor], clip: float, entropy_weight: float
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the loss's gradient at the logits (n, 3), and (policy loss, entropy, KL).
+
+    loss = −objective − w·H;  ∂logπ(a)/∂z = 1ₐ − p;  ∂H/∂z = −p·(log p + H).
+    """
+    action = batch[Columns.ACTIONS][:, None]
+    log_p = torch.log_softmax(logits, -1)
+    p = log_p.exp()
+    objective, slope, kl = _surrogate(log_p.gather(1, action)[:, 0], batch, clip)
+    entropy = -(p * log_p).sum(-1, keepdim=True)
+    gradient = p * (slope[:, None] + entropy_weight * (log_p + entropy))
+    gradient.scatter_add_(1, action, -slope[:, None])
+    return gradient / len(logits), (-objective.mean(), entropy.mean(), kl)
+
+
+def _gaussian(
+    module: PpoModule, outputs: Tensor, batch: dict[str, Tensor], clip: float, entropy_weight: float
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the gradient at the actor's outputs (n, 1); write that of the log deviation.
+
+    With s = (a − μ)/σ:  ∂logπ/∂μ = s/σ,  ∂logπ/∂logσ = s² − 1,  ∂H/∂logσ = 1,  μ = tanh(output).
+    """
+    mean, log_deviation = torch.tanh(outputs), module.log_deviation
+    deviation = log_deviation.exp()
+    standard = (batch[Columns.ACTIONS] - mean) / deviation
+    log_probability = -0.5 * standard**2 - log_deviation - 0.5 * LOG_TWO_PI
+    objective, slope, kl = _surrogate(log_probability[:, 0], batch, clip)
+    at_mean = -slope[:, None] * standard / deviation / len(outputs)
+    module.log_deviation.grad.copy_(-(slope * (standard[:, 0] ** 2 - 1.0)).mean() - entropy_weight)
+    entropy = (log_deviation + 0.5 * (1.0 + LOG_TWO_PI))[0]
+    gradient = torch.ops.aten.tanh_backward(at_mean, mean)
+    return gradient, (-objective.mean(), entropy, kl)
+
+
+class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
+    """RLlib's PPO whose step is: roll out, value, update."""
+
+    explore = staticmethod(explore)
+
+    def training_step(self) -> None:
+        """Roll out one batch and learn from it; called by ``train()``."""
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            trajectories = self.env_runner.sample()
+            self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            batch = self._ready(trajectories)
+            sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+            results = self.learner_group.update(
+                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(batch)),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled},
+            )
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+
+    def _ready(self, trajectories: Trajectories) -> SampleBatch:
+        """Return flat columns with standardised advantages and value targets."""
+        value = self._values(trajectories.observation)
+        following = next_values(
+            trajectories, value, self._values(trajectories.newest), self._values(trajectories.last)
+        )
+        advantage = advantages(
+            trajectories, value, following, self.config.gamma, self.config.lambda_
+        )
+        deviation = max(float(advantage.std()), 1e-4)
+        count = len(trajectories)
+        return SampleBatch(
+            {
+                Columns.OBS: trajectories.observation.reshape(count, -1),
+                Columns.ACTIONS: trajectories.action.reshape(count, *trajectories.action.shape[2:]),
+                Columns.ACTION_LOGP: trajectories.log_probability.reshape(count),
+                Postprocessing.ADVANTAGES: ((advantage - advantage.mean()) / deviation).reshape(-1),
+                Postprocessing.VALUE_TARGETS: (advantage + value).reshape(count),
+            }
+        )
+
+    @torch.no_grad()
+    def _values(self, observation: np.ndarray) -> np.ndarray:
+        module = self.learner.module[DEFAULT_MODULE_ID]
+        flat = torch.from_numpy(observation.reshape(-1, observation.shape[-1])).to(module.device)
+        value = module.compute_values({Columns.OBS: flat}).cpu().numpy()
+        return np.asarray(value.reshape(observation.shape[:-1]))
+
+
+def ppo_config(
+    settings: Ppo, width: int, actions: Actions, accounts: int, seed: int, device: str
+) -> PPOConfig:
+    """Return RLlib's configuration for observations of ``width`` columns."""
+    rollout = accounts * settings.rollout_bars
+    return (
+        PPOConfig(algo_class=MarketPpo)
+        .environment(observation_space=observation_space(width), action_space=action_space(actions))
+        .env_runners(num_env_runners=0, rollout_fragment_length=settings.rollout_bars)
+        .rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=PpoModule, model_config={"hidden": settings.hidden, "device": device}
+            )
+        )
+        .training(
+            learner_class=PpoLearner,
+            lr=settings.learning_rate,
+            gamma=settings.discount,
+            lambda_=settings.gae_lambda,
+            clip_param=settings.clip,
+            entropy_coeff=settings.entropy,
+            vf_loss_coeff=0.5,
+            use_kl_loss=False,
+            grad_clip=0.5,
+            num_epochs=settings.epochs,
+            minibatch_size=min(settings.minibatch, rollout),
+            train_batch_size_per_learner=rollout,
+        )
+        .learners(num_learners=0)
+        .debugging(seed=seed, log_level="ERROR")
+    )
