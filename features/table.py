@@ -5,6 +5,9 @@ period (year or day) from its anchor, ``build_row`` only the newest row from the
 their bytes agree. Knows nothing of scaling, files or who asks.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import talib as ta
@@ -18,7 +21,7 @@ from features.indicators import INDICATORS, VIX_INDICATORS, Prices
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20
-_SHORTEST = 3  # bars below which TA-Lib refuses an input that starts with NaN
+_SHORTEST = 3  # bars: TA-Lib refuses less of an input that starts with NaN; such rows are NaN
 
 
 def build_table(
@@ -31,7 +34,7 @@ def build_table(
     """
     columns, volatility_index = _arrays(bars, spec, interval, vix)
     table = np.full((len(spec.columns), len(bars)), np.nan)  # as pandas keeps it
-    for period in periods(_clock(bars), interval, spec.anchor) if len(bars) else ():
+    for period in _periods(bars, spec):
         computed = _columns_of(columns, volatility_index, period, spec)
         kept = slice(period.first - period.anchor, None)
         for column, values in zip(table, computed, strict=True):
@@ -48,9 +51,11 @@ def build_row(
     """
     if bars.empty:
         raise NotEnoughData("no bars: a feature row needs at least one")
-    period = periods(_clock(bars), interval, spec.anchor)[-1]
+    period = periods(_clock(bars), spec.interval, spec.anchor)[-1]
     columns, volatility_index = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
     length = period.stop - period.anchor
+    if length < _SHORTEST:
+        return np.full(len(spec.columns), np.nan)
     computed = _columns_of(columns, volatility_index, Period(0, length - 1, length), spec)
     return np.array([values[-1] for values in computed])
 
@@ -66,9 +71,7 @@ def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> p
     from core.calendar import bars_per_year  # lands with the calendar
 
     per_year = bars_per_year(interval)
-    for period in periods(_clock(bars), interval, spec.anchor) if len(bars) else ():
-        if period.stop - period.anchor < _SHORTEST:
-            continue
+    for period in _periods(bars, spec):
         prices = _prices(columns, period)
         kept = slice(period.first - period.anchor, None)
         volatility = ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(per_year)
@@ -81,6 +84,16 @@ def _clock(bars: pd.DataFrame) -> pd.DatetimeIndex:
     if not isinstance(bars.index, pd.DatetimeIndex) or not bars.index.is_monotonic_increasing:
         raise BadBars("bars: expected an increasing DatetimeIndex `time`; validate them first")
     return bars.index
+
+
+def _periods(bars: pd.DataFrame, spec: FeatureSpec) -> Iterator[Period]:
+    """Yield the periods of ``bars`` without the rows too close to their anchor."""
+    if bars.empty:
+        return
+    for period in periods(_clock(bars), spec.interval, spec.anchor):
+        first = max(period.first, period.anchor + _SHORTEST - 1)
+        if first < period.stop:
+            yield replace(period, first=first)
 
 
 def _arrays(
@@ -106,9 +119,6 @@ def _columns_of(
     columns: dict[str, Array], vix: Array | None, period: Period, spec: FeatureSpec
 ) -> list[Array]:
     """Compute every column over the history of one period, (stop - anchor,) each."""
-    length = period.stop - period.anchor
-    if length < _SHORTEST:
-        return [np.full(length, np.nan)] * len(spec.columns)
     prices = _prices(columns, period)
     computed = []
     for name in spec.columns:
