@@ -194,10 +194,12 @@ class Gate(Section):
     """What a candidate has to show before it may become Production."""
 
     min_holdout_bars: int = Field(200, ge=20)
-    confidence: float = Field(0.95, gt=0.5, lt=1)  # of each test
+    confidence: float = Field(0.95, gt=0.5, lt=1)  # of the deflated Sharpe ratio
+    difference_confidence: float = Field(0.90, gt=0.5, lt=1)  # of each paired difference
     bootstrap_samples: int = Field(2_000, ge=100)
     bootstrap_block_bars: int = Field(10, ge=1)  # mean block of the stationary bootstrap
     max_drawdown: float = Field(0.35, gt=0, lt=1)  # on the hold-out
+    worst_seed_loss: float = Field(0.15, gt=0, lt=1)  # of equity, on the hold-out
     seed: int = 0
 
 

@@ -1,0 +1,224 @@
+"""The gate promotes what is better, refuses what is not, and says why."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.errors import RegistryError
+from core.settings import Gate
+from registry.gate import Evidence, GateReport, Reason, judge
+from registry.significance import (
+    deflated_sharpe,
+    expected_maximum_sharpe,
+    max_drawdown,
+    probabilistic_sharpe,
+    share_better,
+    sharpe_ratio,
+    stationary_bootstrap,
+)
+
+QUICK = Gate(bootstrap_samples=300)
+YEAR = 252**0.5
+BARS = 470
+
+
+def test_the_deflated_sharpe_ratio_equals_the_papers_example() -> None:
+    # Bailey and López de Prado (2014): 100 trials, variance of annual Sharpe ratios 1/2, five
+    # years of 250 daily bars, annual Sharpe 2.5, skewness -3, kurtosis 10.
+    benchmark = expected_maximum_sharpe(100, 0.5 / 250)
+    assert round(benchmark, 4) == 0.1132
+    sharpe = 2.5 / 250**0.5
+    assert round(probabilistic_sharpe(sharpe, benchmark, 1250, -3.0, 10.0), 4) == 0.9004
+    # "had the strategist made her discovery after running only N = 46 independent trials, …"
+    fewer = expected_maximum_sharpe(46, 0.5 / 250)
+    assert round(probabilistic_sharpe(sharpe, fewer, 1250, -3.0, 10.0), 4) == 0.9505
+
+
+def test_one_trial_is_no_choice() -> None:
+    assert expected_maximum_sharpe(1, 0.5) == 0.0
+    assert expected_maximum_sharpe(10, 0.01) < expected_maximum_sharpe(20, 0.01)
+
+
+def test_the_expected_maximum_is_what_simulation_shows() -> None:
+    best = np.random.default_rng(0).normal(0.0, 0.05, size=(20_000, 25)).max(axis=1).mean()
+    assert abs(expected_maximum_sharpe(25, 0.05**2) / best - 1.0) < 0.02
+
+
+def test_a_series_that_does_not_move_has_sharpe_zero() -> None:
+    assert sharpe_ratio(np.zeros(50)) == 0.0
+    assert sharpe_ratio(np.full(50, 0.001)) == 0.0
+    assert deflated_sharpe(np.zeros(50), 0.0) == 0.0
+    # mean 2, deviation 1 (ddof 1) of 1, 2, 3
+    assert sharpe_ratio(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.0)
+
+
+def test_drawdown_counts_from_the_opening_equity() -> None:
+    assert max_drawdown(np.array([-0.1, 0.5, -0.2])) == pytest.approx(0.2)
+    assert max_drawdown(np.array([-0.1, -0.1, 1.0])) == pytest.approx(0.19)
+
+
+def test_bootstrap_blocks_have_the_mean_length_and_cover_evenly() -> None:
+    rows = stationary_bootstrap(500, 400, 10.0, np.random.default_rng(1))
+    assert rows.shape == (400, 500)
+    follows = rows[:, 1:] == (rows[:, :-1] + 1) % 500
+    # A new block begins with probability 1/10, less the 1 in 500 that happens to follow on.
+    assert abs(1.0 - follows.mean() - 0.1 * (1 - 1 / 500)) < 0.003
+    assert abs(np.bincount(rows.ravel(), minlength=500) / 400 - 1.0).max() < 0.35
+
+
+def test_bootstrap_is_the_same_in_one_chunk_and_many() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(0.001, 0.01, 300), rng.normal(0.0, 0.01, 300)
+    first = share_better(a, [b, np.zeros(300), a], 700, 10, np.random.default_rng(0))
+    again = share_better(a, [b, np.zeros(300), a], 700, 10, np.random.default_rng(0))
+    assert first == again
+    assert first[2] == 0.0  # a tie is not better
+
+
+def world(sharpe: float, rng: np.random.Generator, trials: int = 9, drift: float = 0.4) -> Evidence:
+    """A market, an agent half in it with an edge of annual ``sharpe``, and the baselines."""
+    market = rng.standard_t(5, BARS) * 0.012 / (5 / 3) ** 0.5 + drift * 0.012 / YEAR
+
+    def agent(annual: float) -> np.ndarray:
+        own = rng.normal(size=BARS)
+        edge = annual * 0.0085 / YEAR
+        return 0.5 * (market - market.mean()) + 0.006 * own + edge
+
+    seeds = np.array([agent(sharpe) for _ in range(3)])
+    timing = np.where(rng.random(BARS) < 0.5, market, 0.0)
+    return Evidence(
+        candidate=seeds[0],
+        champion=market,
+        baselines={"flat": np.zeros(BARS), "buy_and_hold": market, "random": timing},
+        seeds=seeds,
+        trials=trials,
+        trial_sharpe_variance=(0.4 / YEAR) ** 2,
+    )
+
+
+def test_no_edge_is_hardly_ever_promoted_and_a_strong_edge_mostly() -> None:
+    rng = np.random.default_rng(11)
+    passed = {
+        edge: np.mean([judge(world(edge, rng), QUICK).passed for _ in range(count)])
+        for edge, count in ((0.0, 150), (2.0, 60), (3.0, 60))
+    }
+    assert passed[0.0] <= 0.05  # the nominal level; measured far below, for the tests are joined
+    assert 0.3 < passed[2.0] < 0.9  # t = 2.7 over 470 bars: neither always no nor always yes
+    assert passed[3.0] > 0.75
+
+
+def test_the_difference_test_keeps_its_level() -> None:
+    rng = np.random.default_rng(12)
+    shares = []
+    for _ in range(250):
+        common = rng.normal(0.0004, 0.01, 300)
+        a, b = (common + rng.normal(0.0, 0.006, 300) for _ in range(2))
+        shares += share_better(a, [b], 200, 10, rng)
+    refused_wrongly = np.mean(np.array(shares) >= 0.90)
+    assert 0.05 < refused_wrongly < 0.15  # nominal 0.10, standard error 0.019
+
+
+def strong() -> Evidence:
+    return world(4.0, np.random.default_rng(5))
+
+
+def reason(report: GateReport, test: str, subject: str | None = None) -> Reason:
+    return next(r for r in report.reasons if r.test == test and subject in (None, r.subject))
+
+
+def test_a_clear_winner_is_promoted_with_every_reason() -> None:
+    report = judge(strong(), Gate())
+    assert report.verdict == "promote"
+    assert report.passed
+    assert report.summary == "promote: passed all 9 tests"
+    assert [r.subject for r in report.reasons if r.test == "difference"] == [
+        "champion",
+        "flat",
+        "buy_and_hold",
+        "random",
+    ]
+
+
+def test_a_short_holdout_decides_nothing() -> None:
+    evidence = strong()
+    short = replace(
+        evidence,
+        candidate=evidence.candidate[:199],
+        champion=None,
+        baselines={"flat": np.zeros(199)},
+        seeds=evidence.seeds[:, :199],
+    )
+    report = judge(short, Gate())
+    assert report.verdict == "insufficient evidence"
+    assert "has 199 bars that nobody was trained or tuned on, needs 200" in report.summary
+
+
+def test_the_champion_does_not_beat_itself() -> None:
+    evidence = replace(strong(), champion=strong().candidate)
+    report = judge(evidence, QUICK)
+    assert report.verdict == "refuse"
+    assert reason(report, "difference", "champion").value == 0.0
+
+
+def test_more_trials_and_looks_raise_the_bar() -> None:
+    evidence = world(2.6, np.random.default_rng(8))
+    few = reason(judge(replace(evidence, trials=2), QUICK), "deflated")
+    many = reason(judge(replace(evidence, trials=400), QUICK), "deflated")
+    looked = reason(judge(replace(evidence, trials=2, looks=398), QUICK), "deflated")
+    assert few.value > many.value
+    assert looked.value == many.value
+    assert "after 2 trials and 398 earlier looks at these bars" in looked.sentence
+
+
+def test_differing_skill_among_trials_is_not_taken_for_luck() -> None:
+    wild = replace(strong(), trial_sharpe_variance=(3.0 / YEAR) ** 2)
+    unknown = replace(strong(), trial_sharpe_variance=None)
+    assert reason(judge(wild, QUICK), "deflated") == reason(judge(unknown, QUICK), "deflated")
+
+
+def test_a_deep_drawdown_is_refused() -> None:
+    evidence = strong()
+    crash = evidence.candidate.copy()
+    crash[100:110] = -0.045
+    report = judge(replace(evidence, candidate=crash), QUICK)
+    failed = reason(report, "drawdown")
+    assert not failed.passed
+    assert failed.value > 1 - 0.955**10 - 1e-9  # 36.9 %
+    assert "limit 35%" in failed.sentence
+    assert report.verdict == "refuse"
+
+
+def test_one_lucky_seed_is_not_enough() -> None:
+    evidence = strong()
+    unlucky = evidence.seeds.copy()
+    unlucky[1:] -= 0.003
+    report = judge(replace(evidence, seeds=unlucky), QUICK)
+    assert not reason(report, "median seed").passed
+    assert not reason(report, "worst seed").passed
+    assert "must not lose more than 15%" in reason(report, "worst seed").sentence
+
+
+def test_a_report_survives_json() -> None:
+    report = judge(strong(), QUICK)
+    again = GateReport.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False)))
+    assert again == report
+    assert again.sha256 == report.sha256
+    assert judge(strong(), QUICK).sha256 == report.sha256
+    with pytest.raises(RegistryError, match="verdict 'maybe'"):
+        GateReport.from_json(report.to_json() | {"verdict": "maybe"})
+    with pytest.raises(RegistryError, match="not a gate report"):
+        GateReport.from_json({})
+
+
+def test_series_of_other_bars_are_not_compared() -> None:
+    evidence = strong()
+    with pytest.raises(RegistryError, match=r"champion have shape \(469,\), expected 470"):
+        judge(replace(evidence, champion=np.zeros(469)), QUICK)
+    with pytest.raises(RegistryError, match="returns of candidate"):
+        judge(replace(evidence, candidate=np.full(BARS, np.nan)), QUICK)
+    with pytest.raises(RegistryError, match=r"seeds have shape \(0, 470\)"):
+        judge(replace(evidence, seeds=np.empty((0, BARS))), QUICK)
+    with pytest.raises(RegistryError, match="0 trials and 0 looks"):
+        judge(replace(evidence, trials=0), QUICK)
