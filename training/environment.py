@@ -130,6 +130,10 @@ class MarketBatch:
             fills=settlement.fills,
         )
 
+    def observation(self, row: np.ndarray, account: np.ndarray) -> np.ndarray:
+        """Return what accounts with features ``account`` (m, a) see at ``row`` (m,)."""
+        return np.asarray(observe_rows(self._scaled, row, self._window, account))
+
     def _opened(self) -> State:
         return open_accounts(self.n, self._symbols, self.cash)
 
@@ -156,8 +160,7 @@ class MarketBatch:
         return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
 
     def _observe(self) -> np.ndarray:
-        account = account_features(self.state, self._bar)
-        return np.asarray(observe_rows(self._scaled, self.row, self._window, account))
+        return self.observation(self.row, account_features(self.state, self._bar))
 
 
 class MarketEnv(gym.Env[np.ndarray, Any]):

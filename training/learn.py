@@ -17,7 +17,6 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
-from core.errors import ConfigError
 from core.metrics import sharpe
 from core.risk import Rules
 from core.settings import Environment, Ppo, Sac
@@ -30,6 +29,7 @@ from training.export import check_compatible, pack, policy_onnx, unpack, weights
 from training.local import LocalAlgorithm, quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
+from training.sac import MarketSac, sac_config
 from training.spaces import Actions
 
 
@@ -136,12 +136,13 @@ def _build(lesson: Lesson) -> LocalAlgorithm:
         cash=lesson.cash,
     )
     settings = lesson.hyperparameters
-    if not isinstance(settings, Ppo):
-        raise ConfigError("SAC is not ready")
-    config = ppo_config(
-        settings, market.width, lesson.actions, market.n, lesson.seed, lesson.device
-    )
-    algorithm = MarketPpo(config, market)
+    algorithm: LocalAlgorithm
+    if isinstance(settings, Ppo):
+        algorithm = MarketPpo(
+            ppo_config(settings, market, lesson.actions, lesson.seed, lesson.device), market
+        )
+    else:
+        algorithm = MarketSac(sac_config(settings, market, lesson.seed, lesson.device), market)
     if lesson.warm_start is not None:
         weights = unpack(lesson.warm_start)
         check_compatible(weights, _weights(algorithm))

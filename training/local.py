@@ -69,7 +69,8 @@ class LocalAlgorithm(Algorithm):  # type: ignore[misc]
         self._aggregator_actor_manager = None
         self.evaluation_config = config.copy(copy_frozen=False)
         self.evaluation_config.freeze()
-        self.spaces = dict.fromkeys((INPUT_ENV_SPACES, DEFAULT_MODULE_ID), (config.observation_space, config.action_space))
+        spaces = (config.observation_space, config.action_space)
+        self.spaces = dict.fromkeys((INPUT_ENV_SPACES, DEFAULT_MODULE_ID), spaces)
         spec = config.get_multi_rl_module_spec(spaces=self.spaces, inference_only=False)
         self.learner_group = config.build_learner_group(rl_module_spec=spec)
         runner = MarketRunner(

@@ -8,6 +8,7 @@ module it is plain differentiable torch. Owns layers and parameter vectors; know
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Perceptron(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         last = len(sizes) - 2
-        for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
             weight = torch.empty(members, inputs, outputs)
             for member in weight:
                 nn.init.orthogonal_(member, last_gain if layer == last else math.sqrt(2.0))
@@ -56,23 +57,25 @@ class Perceptron(nn.Module):
         return tape
 
     @torch.no_grad()
-    def backward(self, tape: Tape, gradient: Tensor, *, through: bool = False) -> Tensor:
-        """Overwrite every ``.grad`` from ``gradient`` at the outputs (members, n, outputs).
-
-        With ``through`` the weights are left alone and the gradient at the inputs is returned:
-        how an actor learns through its critics.
-        """
+    def backward(self, tape: Tape, gradient: Tensor) -> None:
+        """Overwrite every ``.grad`` from ``gradient`` at the outputs (members, n, outputs)."""
         for layer in range(len(self.weights) - 1, -1, -1):
-            value, weight = tape[layer], self.weights[layer]
-            if not through:
-                torch.bmm(value.mT, gradient, out=weight.grad)
-                torch.sum(gradient, 1, keepdim=True, out=self.biases[layer].grad)
+            torch.bmm(tape[layer].mT, gradient, out=self.weights[layer].grad)
+            torch.sum(gradient, 1, keepdim=True, out=self.biases[layer].grad)
             if layer:
-                gradient = torch.bmm(gradient, weight.mT)
-                gradient = torch.ops.aten.tanh_backward(gradient, value)
-            elif through:
-                gradient = torch.bmm(gradient, weight.mT)
-        return gradient
+                gradient = torch.bmm(gradient, self.weights[layer].mT)
+                gradient = torch.ops.aten.tanh_backward(gradient, tape[layer])
+
+    @torch.no_grad()
+    def backward_to_inputs(self, tape: Tape, gradient: Tensor, newest: int) -> Tensor:
+        """Return the gradient at the last ``newest`` inputs, (members, n, newest).
+
+        The weights are left alone: how an actor learns through its critics.
+        """
+        for layer in range(len(self.weights) - 1, 0, -1):
+            gradient = torch.bmm(gradient, self.weights[layer].mT)
+            gradient = torch.ops.aten.tanh_backward(gradient, tape[layer])
+        return torch.bmm(gradient, self.weights[0][:, -newest:].mT)
 
     def layers(self, member: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return weight (inputs, outputs) and bias (outputs,) of every layer of one member."""

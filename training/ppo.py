@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from core.errors import TrainingError
 from core.settings import Ppo
+from training.environment import MarketBatch
 from training.local import LocalAlgorithm, LocalLearner
 from training.network import Perceptron, clip_norm, flatten
 from training.rollout import Trajectories, advantages, next_values
@@ -261,13 +262,15 @@ class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
 
 
 def ppo_config(
-    settings: Ppo, width: int, actions: Actions, accounts: int, seed: int, device: str
+    settings: Ppo, market: MarketBatch, actions: Actions, seed: int, device: str
 ) -> PPOConfig:
-    """Return RLlib's configuration for observations of ``width`` columns."""
-    rollout = accounts * settings.rollout_bars
+    """Return RLlib's configuration for learning in ``market``."""
+    rollout = market.n * settings.rollout_bars
     return (
         PPOConfig(algo_class=MarketPpo)
-        .environment(observation_space=observation_space(width), action_space=action_space(actions))
+        .environment(
+            observation_space=observation_space(market.width), action_space=action_space(actions)
+        )
         .env_runners(num_env_runners=0, rollout_fragment_length=settings.rollout_bars)
         .rl_module(
             rl_module_spec=RLModuleSpec(
@@ -289,5 +292,11 @@ def ppo_config(
             train_batch_size_per_learner=rollout,
         )
         .learners(num_learners=0)
+        # One step per iteration: RLlib's minimum times would make the result depend on the clock.
+        .reporting(
+            min_time_s_per_iteration=None,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
         .debugging(seed=seed, log_level="ERROR")
     )

@@ -31,6 +31,7 @@ Explore = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 class Trajectories:
     """What ``n`` accounts lived through in ``bars`` bars; arrays are (bars, n, …)."""
 
+    row: np.ndarray  # int (bars, n) of the dataset, at the decision
     observation: np.ndarray  # float32 (bars, n, D), at the decision
     action: np.ndarray  # (bars, n) or (bars, n, 1)
     log_probability: np.ndarray  # float32 (bars, n), of the action
@@ -65,11 +66,12 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         reward = np.empty((bars, n), np.float32)
         terminated, truncated = np.empty((bars, n), bool), np.empty((bars, n), bool)
         log_probability = np.empty((bars, n), np.float32)
-        actions, last = [], []
+        rows, actions, last = [], [], []
         for bar in range(bars):
             observation[bar] = self._observation
             action, log_probability[bar] = self._act(self._observation)
             step = self.env.step(action)
+            rows.append(step.row - 1)
             actions.append(action)
             reward[bar], terminated[bar], truncated[bar] = (
                 step.reward,
@@ -84,6 +86,7 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, bars * n, reduce="sum")
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, bars * n, reduce="lifetime_sum")
         return Trajectories(
+            row=np.stack(rows),
             observation=observation,
             action=np.stack(actions),
             log_probability=log_probability,
