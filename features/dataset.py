@@ -33,6 +33,7 @@ class Dataset:
         cls, symbol: str, signal_symbol: str, market: Market, table: Array, spec: FeatureSpec
     ) -> "Dataset":
         """Join market and table (same T); raise ``NotEnoughData`` when no row is complete."""
+        table = np.ascontiguousarray(table, dtype=np.float64)
         if table.shape != (len(market), len(spec.columns)):
             raise BadBars(
                 f"{symbol}: feature table of shape {table.shape}, expected "

@@ -1,0 +1,128 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from core.accounts import State, open_accounts
+from features.account import (
+    ACCOUNT_COLUMNS,
+    LIMIT,
+    SLEEVE_COLUMNS,
+    SYMBOL_COLUMNS,
+    account_features,
+)
+
+
+def close(*prices: float) -> SimpleNamespace:
+    return SimpleNamespace(close=np.array(prices))
+
+
+def busy_accounts(n: int) -> State:
+    rng = np.random.default_rng(n)
+    shares = np.round(rng.normal(0, 300, (n, 1)))
+    recent = tuple(np.where(rng.random((n, 1)) < 0.3, np.nan, rng.random((n, 1))) for _ in range(3))
+    return replace(
+        open_accounts(n, 1, 10_000.0),
+        shares=shares,
+        entry_price=np.where(shares == 0, 0.0, rng.uniform(20, 40, (n, 1))),
+        pending_shares=np.round(rng.normal(0, 30, (n, 1))),
+        equity=rng.uniform(5_000, 10_000, n),
+        month_return=rng.normal(0, 0.05, n),
+        bars_since_trade=np.round(rng.uniform(0, 90, (n, 1))),
+        reducing=rng.random(n) < 0.5,
+        recent=recent,
+    )
+
+
+def test_an_untouched_account_is_all_zeros():
+    features = account_features(open_accounts(3, 1, 1000.0), close(10.0))
+    assert features.dtype == np.float32
+    assert features.tolist() == np.zeros((3, len(ACCOUNT_COLUMNS))).tolist()
+
+
+def test_every_column_by_hand():
+    state = replace(
+        open_accounts(1, 1, 10_000.0),
+        shares=np.array([[100.0]]),
+        entry_price=np.array([[40.0]]),
+        pending_shares=np.array([[-20.0]]),
+        equity=np.array([9_000.0]),
+        month_return=np.array([-0.03]),
+        bars_since_trade=np.array([[5.0]]),
+        cooldown=np.array([[5.0]]),
+        recent=(np.array([[0.5]]), np.array([[np.nan]]), np.array([[0.0]])),
+        reducing=np.array([True]),
+    )
+    expected = {
+        "position_weight": 100 * 45 / 9_000,
+        "pending_weight": -20 * 45 / 9_000,
+        "unrealised_return": 10 * (45 / 40 - 1),
+        "bars_since_trade": 5 / 25,
+        "cooldown": 0.5,
+        "decision_1": 0.5,
+        "decision_2": 0.5,  # hold: the weight held, 100 * 45 / 9000
+        "decision_3": 0.0,
+        "drawdown": 5 * 0.1,
+        "month_return": -0.3,
+        "reducing": 1.0,
+    }
+    found = account_features(state, close(45.0))[0]
+    named = dict(zip(ACCOUNT_COLUMNS, found.tolist(), strict=True))
+    assert named == pytest.approx(expected, rel=1e-6)
+    assert tuple(expected) == ACCOUNT_COLUMNS
+
+
+def test_a_short_position_gains_when_the_price_falls():
+    state = replace(
+        open_accounts(1, 1, 10_000.0),
+        shares=np.array([[-10.0]]),
+        entry_price=np.array([[50.0]]),
+    )
+    found = account_features(state, close(45.0))[0]
+    assert found[ACCOUNT_COLUMNS.index("unrealised_return")] == pytest.approx(10 * 0.1, rel=1e-6)
+
+
+def test_a_ruined_account_stays_finite():
+    state = replace(
+        open_accounts(1, 1, 1000.0),
+        shares=np.array([[-100.0]]),
+        entry_price=np.array([[1.0]]),
+        equity=np.array([-500.0]),
+    )
+    found = account_features(state, close(1e6))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= LIMIT
+
+
+def test_one_account_has_the_bytes_it_has_among_many():
+    state = busy_accounts(200)
+    together = account_features(state, close(31.0))
+
+    def only(value, i):
+        if isinstance(value, tuple):
+            return tuple(only(v, i) for v in value)
+        return value[:, i : i + 1] if value is state.past_peaks else value[i : i + 1]
+
+    for i in (0, 7, 199):
+        one = State(**{name: only(getattr(state, name), i) for name in State.__slots__})
+        assert account_features(one, close(31.0))[0].tobytes() == together[i].tobytes()
+
+
+def test_numpy_and_torch_agree_to_the_last_bit():
+    state = busy_accounts(64)
+
+    def moved(value):
+        return tuple(map(moved, value)) if isinstance(value, tuple) else torch.from_numpy(value)
+
+    other = State(**{name: moved(getattr(state, name)) for name in State.__slots__})
+    bar = SimpleNamespace(close=torch.tensor([31.0], dtype=torch.float64))
+    found = account_features(other, bar)
+    assert found.dtype == torch.float32
+    assert found.numpy().tobytes() == account_features(state, close(31.0)).tobytes()
+
+
+def test_each_symbol_of_an_account_has_its_columns():
+    features = account_features(open_accounts(2, 3, 1000.0), close(1.0, 2.0, 3.0))
+    assert features.shape == (2, 3 * len(SYMBOL_COLUMNS) + len(SLEEVE_COLUMNS))
