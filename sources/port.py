@@ -1,0 +1,58 @@
+"""The port every source of bars implements, and the conventions vendors quote prices in.
+
+Owns what a delivery is and how it becomes bars as traded. Knows neither vendors nor storage.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from core.bars import BAR_COLUMNS
+
+# as_traded: what the tape printed. split_adjusted: prices, volume and dividends restated for every
+# split up to the day of delivery (Yahoo), which a later split restates again.
+Convention = Literal["as_traded", "split_adjusted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Bars of one symbol exactly as a source gave them."""
+
+    symbol: str
+    interval: str
+    frame: pd.DataFrame  # UTC index `time`, BAR_COLUMNS, optionally `adj_close`, in `convention`
+    convention: Convention
+    delivered_at: datetime  # aware UTC
+
+
+class Source(Protocol):
+    """Anything that delivers bars."""
+
+    name: str
+
+    def fetch(self, symbol: str, interval: str, since: datetime | None, now: datetime) -> Delivery:
+        """Return bars from ``since`` (all there are when ``None``) up to ``now``.
+
+        Raises ``UnknownSymbol``, ``SourceUnavailable`` or ``BadBars``.
+        """
+        ...
+
+
+def as_traded(frame: pd.DataFrame, convention: Convention) -> pd.DataFrame:
+    """Return a bar frame (BAR_COLUMNS, as traded) from a delivered one; the input is unchanged.
+
+    A split-adjusted price is multiplied by every later split ratio, its volume divided by it.
+    """
+    bars = frame.loc[:, list(BAR_COLUMNS)].astype(np.float64)
+    if convention == "as_traded":
+        return bars
+    ratios = bars["split_ratio"].to_numpy()
+    # Product of the splits after each row: a bar on the ex-date already trades in new shares.
+    later = np.append(np.cumprod(ratios[::-1])[::-1][1:], 1.0)
+    for name in ("open", "high", "low", "close", "dividend"):
+        bars[name] = bars[name] * later
+    bars["volume"] = bars["volume"] / later
+    return bars
