@@ -48,7 +48,7 @@ def test_the_value_of_a_fund_share_is_continuous_across_its_reverse_split() -> N
         {name: np.full(3, 90.0) for name in ("open", "high", "low", "close")},
         index=pd.DatetimeIndex(["2020-01-02", "2020-01-03", "2020-01-06"], tz=UTC),
     ).assign(volume=1e6)
-    flat.iloc[1, :4] = 62.0  # 31 % lost, thrice: the fund keeps 6.65 of 100, below ten
+    flat.iloc[1:, :4] = 62.0  # 31 % lost, thrice: the fund keeps 6.65 of 100, below ten
     fund = leveraged(flat)
     assert fund.split_ratio.tolist() == [1.0, 1.0, 0.1]
     assert fund.open.iloc[2] == pytest.approx(10 * fund.close.iloc[1])
