@@ -56,9 +56,7 @@ def every_deployment(params: Params) -> list["RunnerDeployment"]:
     return found
 
 
-def _at(
-    cron: str, slug: str, active: bool, parameters: dict[str, Any] | None = None
-) -> Schedule:
+def _at(cron: str, slug: str, active: bool, parameters: dict[str, Any] | None = None) -> Schedule:
     return Cron(cron, timezone=EXCHANGE_TIME, slug=slug, active=active, parameters=parameters or {})
 
 

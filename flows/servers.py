@@ -66,7 +66,8 @@ class Server:
 
     def stop(self) -> None:
         """End the whole process group: SIGTERM, then SIGKILL."""
-        _end_group(self.process.pid, self.process)
+        _end_group(self.process.pid)
+        self.process.wait()
 
 
 def answers(url: str, seconds: float = 2.0) -> bool:
@@ -214,26 +215,25 @@ def _start(
     return Server(Note(name, url, health, process.pid, created), process, log)
 
 
-def _end_group(pid: int, process: subprocess.Popen[bytes] | None = None) -> None:
+def _end_group(group: int) -> None:
+    """End every process of ``group``: SIGTERM, then SIGKILL for what is left."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGTERM)
+        os.killpg(group, signal.SIGTERM)
     limit = time.monotonic() + STOP_SECONDS
-    while _group_is_alive(pid, process) and time.monotonic() < limit:
+    while _members(group) and time.monotonic() < limit:
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if process is not None:
-        process.wait()
+        os.killpg(group, signal.SIGKILL)
 
 
-def _group_is_alive(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
-    if process is not None:
-        process.poll()  # reap it: a zombie still counts as a member of its group
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _members(group: int) -> list[int]:
+    """Return the living processes of ``group``; a zombie only waits for its parent to ask."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def _is_alive(note: Note) -> bool:
