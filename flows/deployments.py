@@ -1,6 +1,6 @@
 """Every deployment of a home, served by one Prefect runner: ``python -m flows.deployments``.
 
-Owns names, schedules and limits. A deployment is called ``<flow>/<agent>``.
+Owns names, schedules and limits. A deployment is called ``<flow>-<agent>``.
 """
 
 import logging
@@ -64,7 +64,7 @@ def _deployment(
     flow: Any, name: str, schedules: list[Schedule], parameters: dict[str, Any]
 ) -> "RunnerDeployment":
     made: RunnerDeployment = flow.to_deployment(
-        name=name,
+        name=f"{flow.name}-{name}",  # lists in the UI show this name first
         schedules=schedules,
         parameters=parameters,
         tags=[name],

@@ -60,9 +60,9 @@ def _retrain(agent: str, size: str, reason: str) -> None:
         return
     # Not waited for: it takes its own place in the queue, and this run is done.
     run = run_deployment(
-        f"retrain/{agent}",
+        f"retrain/retrain-{agent}",
         parameters={"agent": agent, "size": size, "reason": reason},
         timeout=0,
         as_subflow=False,
     )
-    get_run_logger().info("drift: started the run %s of retrain/%s", run.name, agent)
+    get_run_logger().info("drift: started the run %s of retrain-%s", run.name, agent)
