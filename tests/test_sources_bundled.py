@@ -51,7 +51,7 @@ def test_the_value_of_a_fund_share_is_continuous_across_its_reverse_split() -> N
     flat.iloc[1:, :4] = 62.0  # 31 % lost, thrice: the fund keeps 6.65 of 100, below ten
     fund = leveraged(flat)
     assert fund.split_ratio.tolist() == [1.0, 1.0, 0.1]
-    assert fund.open.iloc[2] == pytest.approx(10 * fund.close.iloc[1])
+    assert fund.open.iloc[2] == pytest.approx(10 * fund.close.iloc[1], rel=1e-5)
 
 
 def test_an_unknown_symbol_is_refused_with_the_known_ones() -> None:
