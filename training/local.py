@@ -96,10 +96,12 @@ def _as_list(value: Any) -> list[Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence RLlib's hints about its own API while a training runs; errors still come through."""
-    logger = logging.getLogger("ray")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib", "ray.tune")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

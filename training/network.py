@@ -36,13 +36,15 @@ class Perceptron(nn.Module):
                 nn.init.orthogonal_(member, last_gain if layer == last else math.sqrt(2.0))
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(members, 1, outputs)))
+        # The same parameters as a plain list: a ParameterList looks every one up by name.
+        self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs, differentiable by autograd."""
         value = self._stacked(inputs)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        for layer, (weight, bias) in enumerate(self._layers):
             value = torch.baddbmm(bias, value, weight)
-            if layer < len(self.weights) - 1:
+            if layer < len(self._layers) - 1:
                 value = torch.tanh(value)
         return value
 
@@ -50,8 +52,8 @@ class Perceptron(nn.Module):
     def record(self, inputs: Tensor) -> Tape:
         """Return the inputs of all layers and, last, the outputs."""
         tape = [self._stacked(inputs)]
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        last = len(self._layers) - 1
+        for layer, (weight, bias) in enumerate(self._layers):
             value = torch.baddbmm(bias, tape[-1], weight)
             tape.append(value.tanh_() if layer < last else value)
         return tape
@@ -59,11 +61,12 @@ class Perceptron(nn.Module):
     @torch.no_grad()
     def backward(self, tape: Tape, gradient: Tensor) -> None:
         """Overwrite every ``.grad`` from ``gradient`` at the outputs (members, n, outputs)."""
-        for layer in range(len(self.weights) - 1, -1, -1):
-            torch.bmm(tape[layer].mT, gradient, out=self.weights[layer].grad)
-            torch.sum(gradient, 1, keepdim=True, out=self.biases[layer].grad)
+        for layer in range(len(self._layers) - 1, -1, -1):
+            weight, bias = self._layers[layer]
+            torch.bmm(tape[layer].mT, gradient, out=weight.grad)
+            torch.sum(gradient, 1, keepdim=True, out=bias.grad)
             if layer:
-                gradient = torch.bmm(gradient, self.weights[layer].mT)
+                gradient = torch.bmm(gradient, weight.mT)
                 gradient = torch.ops.aten.tanh_backward(gradient, tape[layer])
 
     @torch.no_grad()
@@ -72,16 +75,16 @@ class Perceptron(nn.Module):
 
         The weights are left alone: how an actor learns through its critics.
         """
-        for layer in range(len(self.weights) - 1, 0, -1):
-            gradient = torch.bmm(gradient, self.weights[layer].mT)
+        for layer in range(len(self._layers) - 1, 0, -1):
+            gradient = torch.bmm(gradient, self._layers[layer][0].mT)
             gradient = torch.ops.aten.tanh_backward(gradient, tape[layer])
-        return torch.bmm(gradient, self.weights[0][:, -newest:].mT)
+        return torch.bmm(gradient, self._layers[0][0][:, -newest:].mT)
 
     def layers(self, member: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return weight (inputs, outputs) and bias (outputs,) of every layer of one member."""
         return [
             (weight[member].detach().cpu().numpy(), bias[member, 0].detach().cpu().numpy())
-            for weight, bias in zip(self.weights, self.biases, strict=True)
+            for weight, bias in self._layers
         ]
 
     def _stacked(self, inputs: Tensor) -> Tensor:

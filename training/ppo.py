@@ -104,12 +104,12 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Move the module's weights into one vector, and give that vector to Adam."""
         self._flat = flatten(self.module[module_id].parameters())
-        optimizer = torch.optim.Adam(
+        self._optimizer = torch.optim.Adam(
             [self._flat], lr=config.lr, eps=1e-5, fused=self._device.type != "xla"
         )
         self.register_optimizer(
             module_id=module_id,
-            optimizer=optimizer,
+            optimizer=self._optimizer,
             params=[self._flat],
             lr_or_lr_schedule=config.lr,
         )
@@ -118,10 +118,11 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Run ``num_epochs`` over a ``MultiAgentBatch`` of ready columns; return the metrics."""
         self._weights_seq_no += 1
+        module = self.module[DEFAULT_MODULE_ID]
         ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
         losses = [
-            self._learn({key: column[rows] for key, column in columns.items()})
+            self._learn(module, {key: column[rows] for key, column in columns.items()})
             for rows in self._minibatches(len(ready))
         ]
         mean = torch.stack(losses).mean(0).tolist()
@@ -143,8 +144,8 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             yield from order.split(size)
 
     @torch.no_grad()
-    def _learn(self, batch: dict[str, Tensor]) -> Tensor:
-        module, config = self.module[DEFAULT_MODULE_ID], self.config
+    def _learn(self, module: PpoModule, batch: dict[str, Tensor]) -> Tensor:
+        config = self.config
         actor = module.actor.record(batch[Columns.OBS])
         critic = module.critic.record(batch[Columns.OBS])
         outputs, value = actor[-1][0], critic[-1][0, :, 0]
@@ -159,7 +160,7 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             critic, (error * (2.0 * config.vf_loss_coeff / len(error)))[None, :, None]
         )
         norm = clip_norm(self._flat.grad, config.grad_clip)
-        self.get_optimizer().step()
+        self._optimizer.step()
         policy_loss, entropy, kl = figures
         return torch.stack([policy_loss, (error * error).mean(), entropy, kl, norm])
 

@@ -120,10 +120,10 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         """Move what is learned into one vector, and give that vector to Adam."""
         module = self.module[module_id]
         self._flat = flatten(module.parameters())
-        optimizer = torch.optim.Adam([self._flat], fused=self._device.type != "xla")
+        self._optimizer = torch.optim.Adam([self._flat], fused=self._device.type != "xla")
         self.register_optimizer(
             module_id=module_id,
-            optimizer=optimizer,
+            optimizer=self._optimizer,
             params=[self._flat],
             lr_or_lr_schedule=config.actor_lr,
         )
@@ -142,6 +142,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Make one update per ``train_batch_size`` rows of a ready ``MultiAgentBatch``."""
         self._weights_seq_no += 1
+        module = self.module[DEFAULT_MODULE_ID]
         ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
         parts = {
@@ -149,7 +150,9 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
             for key, column in columns.items()
         }
         count = len(parts[Columns.OBS])
-        losses = [self._learn({key: part[i] for key, part in parts.items()}) for i in range(count)]
+        losses = [
+            self._learn(module, {key: part[i] for key, part in parts.items()}) for i in range(count)
+        ]
         mean = torch.stack(losses).mean(0).tolist()
         if not np.isfinite(mean).all():
             raise TrainingError(
@@ -162,8 +165,8 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         return self.metrics.reduce()
 
     @torch.no_grad()
-    def _learn(self, batch: dict[str, Tensor]) -> Tensor:
-        module, count = self.module[DEFAULT_MODULE_ID], len(batch[Columns.REWARDS])
+    def _learn(self, module: SacModule, batch: dict[str, Tensor]) -> Tensor:
+        count = len(batch[Columns.REWARDS])
         now, following = batch[Columns.OBS], batch[Columns.NEXT_OBS]
         standard = torch.empty((2 * count, 1), device=self._device).normal_(generator=self._noise)
         alpha = module.log_alpha.exp()
@@ -171,7 +174,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         # Actions of the present policy, here and one bar on.
         tape = module.actor.record(torch.cat([now, following]))
         action, log_probability, deviation = squash(tape[-1][0], standard)
-        target = self._target(batch, action[count:], log_probability[count:], alpha)
+        target = self._target(module, batch, action[count:], log_probability[count:], alpha)
 
         # Critics: ½ (q − y)², both at once.
         critics = module.critics.record(torch.cat([now, batch[Columns.ACTIONS]], -1))
@@ -193,16 +196,20 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         # Temperature: −log α (log π + H̄).
         entropy = -log_probability[:count].mean()
         module.log_alpha.grad.fill_(0.0).add_(entropy - TARGET_ENTROPY)
-        self.get_optimizer().step()
+        self._optimizer.step()
         self._targets.data.lerp_(self._critics, self.config.tau)
         policy_loss = -alpha[0] * entropy - (value * chosen).sum(0).mean()
         return torch.stack([policy_loss, 0.5 * (error * error).mean(), alpha[0], entropy])
 
     def _target(
-        self, batch: dict[str, Tensor], action: Tensor, log_probability: Tensor, alpha: Tensor
+        self,
+        module: SacModule,
+        batch: dict[str, Tensor],
+        action: Tensor,
+        log_probability: Tensor,
+        alpha: Tensor,
     ) -> Tensor:
         """Return y = r + γ (min q̄(s', a') − α log π(a'|s')), (n, 1)."""
-        module = self.module[DEFAULT_MODULE_ID]
         joined = torch.cat([batch[Columns.NEXT_OBS], action], -1)
         value = module.targets.record(joined)[-1].amin(0) - alpha * log_probability
         following = batch["alive"][:, None] * value
