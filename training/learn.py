@@ -5,7 +5,6 @@ plain data and travels to a Ray task or a new process. Knows neither trials, fol
 registry.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -240,8 +239,11 @@ def _export(algorithm: LocalAlgorithm, lesson: Lesson) -> bytes:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed what RLlib and torch draw from, on one thread; afterwards restore all of it."""
-    python_state, numpy_state, threads = random.getstate(), np.random.get_state(), None  # noqa: NPY002
+    """Draw torch's first weights from ``seed``, compute on one thread; afterwards as before.
+
+    RLlib's own ``seed`` stays unset: it would seed every generator of the process for good, and
+    spend seconds on importing torch's compiler.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
@@ -249,6 +251,4 @@ def _seeded(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
             torch.set_num_threads(threads)

@@ -113,7 +113,7 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             params=[self._flat],
             lr_or_lr_schedule=config.lr,
         )
-        self._shuffle = np.random.default_rng(config.seed)
+        self._shuffle = np.random.default_rng(self.module[module_id].model_config["seed"])
 
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Run ``num_epochs`` over a ``MultiAgentBatch`` of ready columns; return the metrics."""
@@ -275,7 +275,8 @@ def ppo_config(
         .env_runners(num_env_runners=0, rollout_fragment_length=settings.rollout_bars)
         .rl_module(
             rl_module_spec=RLModuleSpec(
-                module_class=PpoModule, model_config={"hidden": settings.hidden, "device": device}
+                module_class=PpoModule,
+                model_config={"hidden": settings.hidden, "device": device, "seed": seed},
             )
         )
         .training(
@@ -299,5 +300,5 @@ def ppo_config(
             min_sample_timesteps_per_iteration=0,
             min_train_timesteps_per_iteration=0,
         )
-        .debugging(seed=seed, log_level="ERROR")
+        .debugging(log_level="ERROR")
     )

@@ -53,7 +53,7 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         self.env = market
         self.module = module
         self._explore = explore
-        self._noise = torch.Generator(module.device).manual_seed(config.seed or 0)
+        self._noise = torch.Generator(module.device).manual_seed(module.model_config["seed"])
         self._observation = market.reset()
         self._returns = np.zeros(market.n)
         self._lengths = np.zeros(market.n, np.int64)

@@ -128,7 +128,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
             lr_or_lr_schedule=config.actor_lr,
         )
         self.curr_log_alpha[module_id] = module.log_alpha
-        self._noise = torch.Generator(self._device).manual_seed(config.seed or 0)
+        self._noise = torch.Generator(self._device).manual_seed(module.model_config["seed"])
 
     def build(self) -> None:
         """Build, then join the critics' copies into one vector too."""
@@ -249,7 +249,7 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
             len(ACCOUNT_COLUMNS),
             self._market.observation,
         )
-        self._draw = np.random.default_rng(config.seed)
+        self._draw = np.random.default_rng(self.env_runner.module.model_config["seed"])
         self._owed = 0.0  # updates earned by environment steps and not yet made
 
     def training_step(self) -> None:
@@ -290,7 +290,7 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
         .rl_module(
             rl_module_spec=RLModuleSpec(
                 module_class=SacModule,
-                model_config={"hidden": settings.hidden, "device": device},
+                model_config={"hidden": settings.hidden, "device": device, "seed": seed},
             )
         )
         .training(
@@ -312,5 +312,5 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
             min_sample_timesteps_per_iteration=0,
             min_train_timesteps_per_iteration=0,
         )
-        .debugging(seed=seed, log_level="ERROR")
+        .debugging(log_level="ERROR")
     )
