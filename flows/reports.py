@@ -1,13 +1,15 @@
-"""Results as people read them: markdown and tables for a Prefect run, plain rows for a terminal.
+"""Results as people read them: markdown and tables for a Prefect run and the terminal.
 
 Owns wording and layout of results that others computed.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-MEASURES = ("total_return", "sharpe", "max_drawdown", "trades")
+if TYPE_CHECKING:
+    from pipelines.monitor import Monitored
+    from pipelines.retrain import Retrained
 
 
 def percent(value: float | None) -> str:
@@ -20,7 +22,7 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def scoreboard(candidates: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def scoreboard(contenders: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Return one row per contender: name, return, Sharpe, worst drawdown, trades."""
     return [
         {
@@ -30,7 +32,7 @@ def scoreboard(candidates: Mapping[str, Mapping[str, float]]) -> list[dict[str, 
             "max drawdown": percent(metrics.get("max_drawdown")),
             "trades": int(metrics.get("trades", 0)),
         }
-        for who, metrics in candidates.items()
+        for who, metrics in contenders.items()
     ]
 
 
@@ -44,6 +46,35 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def link(path: Path) -> str:
-    """Return the address under which a browser opens a local file."""
-    return path.resolve().as_uri()
+def retrained_markdown(done: "Retrained", mlflow: str) -> str:
+    """Return the outcome of a retraining; ``mlflow`` is the address of its run, or empty."""
+    aliases = f" ({', '.join(done.aliases)})" if done.aliases else ""
+    lines = [
+        f"# {done.agent}: {done.verdict}",
+        f"Version {done.version}{aliases}, "
+        + ("promoted to Production." if done.promoted else "not promoted."),
+        *(f"- {reason}" for reason in done.reasons),
+        "",
+        "On the hold-out, after costs:",
+        "",
+        markdown_table(scoreboard(done.contenders)),
+        "",
+        f"[The run in MLflow]({mlflow})" if mlflow else f"MLflow run `{done.run_id}`.",
+        *_files(done.reports),
+    ]
+    return "\n".join(lines)
+
+
+def monitored_markdown(seen: "Monitored") -> str:
+    """Return what a look for drift found."""
+    lines = [
+        f"# {seen.agent}: {'drift' if seen.drift else 'no drift'}",
+        *(f"- {reason}" for reason in seen.reasons),
+        *_files(seen.reports),
+    ]
+    return "\n".join(lines)
+
+
+def _files(reports: Mapping[str, Path]) -> list[str]:
+    # A browser does not follow a link from a page of the network to a file: a path to copy.
+    return [f"- {name}: `{path}`" for name, path in reports.items()]
