@@ -4,7 +4,7 @@ Owns names, schedules and limits. A deployment is called ``<flow>-<agent>``.
 """
 
 import logging
-import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect import serve
@@ -79,9 +79,9 @@ def main() -> None:
     """Serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     home = Home.from_environment()
-    clear_dead_runs(home)
+    clear_dead_runs(home, datetime.now(UTC))
     serve(*every_deployment(load_params(home.params_file)), limit=PARALLEL_RUNS)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

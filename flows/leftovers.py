@@ -6,6 +6,7 @@ final, and whose process does not hold its agent's slot, is dead.
 """
 
 import logging
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -25,10 +26,11 @@ from flows import slot
 
 logger = logging.getLogger("ratchet.flows")
 
+LATE = timedelta(minutes=5)
 UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
-def clear_dead_runs(home: Home) -> list[str]:
+def clear_dead_runs(home: Home, now: datetime) -> list[str]:
     """Mark dead runs Crashed, which frees their slots, and drop all but the newest missed ones.
 
     Returns the names of the runs that were ended.
@@ -37,7 +39,7 @@ def clear_dead_runs(home: Home) -> list[str]:
         ended = []
         for deployment in client.read_deployments():
             ended += _end_dead(home, client, deployment.id)
-            ended += _drop_missed(client, deployment.id)
+            ended += _drop_missed(client, deployment.id, now)
     for name in ended:
         logger.warning("ended the run %s, which a stopped Ratchet left behind", name)
     return ended
@@ -54,12 +56,12 @@ def _end_dead(home: Home, client: SyncPrefectClient, deployment: UUID) -> list[s
     return [run.name for run in dead]
 
 
-def _drop_missed(client: SyncPrefectClient, deployment: UUID) -> list[str]:
+def _drop_missed(client: SyncPrefectClient, deployment: UUID, now: datetime) -> list[str]:
     """Cancel late runs but the newest: a machine that slept a week catches up once, not daily."""
     late = [
         run
         for run in _runs(client, deployment, [StateType.SCHEDULED])
-        if run.auto_scheduled and run.estimated_start_time_delta.total_seconds() > 60
+        if run.expected_start_time is not None and now - run.expected_start_time > LATE
     ]
     for run in late[1:]:
         message = "missed while Ratchet was not running; a newer run catches up"

@@ -1,22 +1,25 @@
 """What all tests share: no usage statistics, and never the state of a real installation."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flows_kit import Served, serving_prefect
 
 from core import telemetry
-from core.home import Home
+from core.home import PROJECT, Home
 
 telemetry.switch_off()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_real_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _no_real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Point RATCHET_HOME at an empty folder, for code that asks the environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATCHET_HOME", str(tmp_path_factory.mktemp("no-home")))
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
             patch.delenv(name, raising=False)
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("no-prefect")))
         yield
 
 
@@ -25,3 +28,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Return a home of its own, which RATCHET_HOME names too."""
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
     return Home.from_environment()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Return a home of the session with a real Prefect server and every deployment served.
+
+    Starting it takes half a minute of a core: tests that use it belong to the xdist group
+    ``prefect``, so that one process has it and no other.
+    """
+    home = Home(tmp_path_factory.mktemp("served"))
+    home.make(home.workspace)
+    home.params_file.write_bytes((PROJECT / "params.yaml").read_bytes())
+    with serving_prefect(home) as running:
+        yield running

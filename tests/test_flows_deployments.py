@@ -2,28 +2,16 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flows_kit import Served, browsing, serving_prefect, wait_for
-
-from core.home import PROJECT, Home
+from flows_kit import Served, browsing, wait_for
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
 AGENTS = ("aapl", "ixic3x")  # of params.yaml; `planted` is for the demo only
 EXPECTED = {"ingest-all"} | {f"{f}-{a}" for f in ("retrain", "monitor", "rollback") for a in AGENTS}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    home = Home(tmp_path_factory.mktemp("served"))
-    home.make(home.workspace)
-    home.params_file.write_bytes((PROJECT / "params.yaml").read_bytes())
-    with serving_prefect(home) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
