@@ -16,6 +16,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
+from core.calendar import bars_per_year
 from core.metrics import sharpe
 from core.risk import Rules
 from core.settings import Environment, Ppo, Sac
@@ -30,11 +31,6 @@ from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
 from training.sac import MarketSac, sac_config
 from training.spaces import Actions
-
-
-def bars_per_year(interval):
-    return {"1d": 252.0, "1h": 1764.0}[interval]
-
 
 VALIDATION_ACCOUNTS = 8
 LEAST_VALIDATION_BARS = 21

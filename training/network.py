@@ -9,10 +9,13 @@ module it is plain differentiable torch. Owns layers and parameter vectors; know
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+BETA_MEAN, BETA_SQUARE = 0.9, 0.999
 
 Tape = list[Tensor]  # input of every layer, then the output
 
@@ -114,3 +117,49 @@ def clip_norm(gradient: Tensor, limit: float) -> Tensor:
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
     return norm
+
+
+class FlatAdam(torch.optim.Optimizer):
+    """Adam for one parameter vector (Kingma & Ba 2015, algorithm 1).
+
+    torch's own imports torch's compiler when it is made, seconds in every worker, and takes
+    longer for its bookkeeping than for the arithmetic. So ``super().__init__`` is not called, and
+    what RLlib asks of an optimizer is here.
+    """
+
+    def __init__(self, vector: nn.Parameter, learning_rate: float, epsilon: float = 1e-8) -> None:
+        self.param_groups = [{"params": [vector], "lr": learning_rate}]
+        self._epsilon = epsilon
+        self._steps = 0
+        self._mean = torch.zeros_like(vector.data)
+        self._square = torch.zeros_like(vector.data)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Move the vector against its gradient."""
+        vector, rate = self.param_groups[0]["params"][0], self.param_groups[0]["lr"]
+        gradient = vector.grad
+        self._steps += 1
+        self._mean.lerp_(gradient, 1.0 - BETA_MEAN)
+        self._square.mul_(BETA_SQUARE).addcmul_(gradient, gradient, value=1.0 - BETA_SQUARE)
+        root = self._square.sqrt().mul_((1.0 - BETA_SQUARE**self._steps) ** -0.5)
+        vector.addcdiv_(
+            self._mean, root.add_(self._epsilon), value=-rate / (1.0 - BETA_MEAN**self._steps)
+        )
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Fill the gradient with zeros; it stays where it is, the parameters' are views of it."""
+        self.param_groups[0]["params"][0].grad.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``load_state_dict`` needs to go on."""
+        state = {"steps": self._steps, "mean": self._mean, "square": self._square}
+        return {"state": state, "param_groups": [{"lr": self.param_groups[0]["lr"]}]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from ``state_dict()``."""
+        state = state_dict["state"]
+        self._steps = int(state["steps"])
+        self._mean.copy_(state["mean"])
+        self._square.copy_(state["square"])
+        self.param_groups[0]["lr"] = state_dict["param_groups"][0]["lr"]

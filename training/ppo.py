@@ -32,7 +32,7 @@ from core.errors import TrainingError
 from core.settings import Ppo
 from training.environment import MarketBatch
 from training.local import LocalAlgorithm, LocalLearner
-from training.network import Perceptron, clip_norm, flatten
+from training.network import FlatAdam, Perceptron, clip_norm, flatten
 from training.rollout import Trajectories, advantages, next_values
 from training.spaces import Actions, action_space, observation_space
 
@@ -104,9 +104,7 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Move the module's weights into one vector, and give that vector to Adam."""
         self._flat = flatten(self.module[module_id].parameters())
-        self._optimizer = torch.optim.Adam(
-            [self._flat], lr=config.lr, eps=1e-5, fused=self._device.type != "xla"
-        )
+        self._optimizer = FlatAdam(self._flat, config.lr, epsilon=1e-5)
         self.register_optimizer(
             module_id=module_id,
             optimizer=self._optimizer,

@@ -35,7 +35,7 @@ from features.account import ACCOUNT_COLUMNS
 from training.environment import MarketBatch
 from training.export import LOG_DEVIATION_LIMITS
 from training.local import LocalAlgorithm, LocalLearner
-from training.network import Perceptron, flatten
+from training.network import FlatAdam, Perceptron, flatten
 from training.replay import Replay
 from training.spaces import action_space, observation_space
 
@@ -120,7 +120,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         """Move what is learned into one vector, and give that vector to Adam."""
         module = self.module[module_id]
         self._flat = flatten(module.parameters())
-        self._optimizer = torch.optim.Adam([self._flat], fused=self._device.type != "xla")
+        self._optimizer = FlatAdam(self._flat, config.actor_lr)
         self.register_optimizer(
             module_id=module_id,
             optimizer=self._optimizer,
