@@ -13,6 +13,7 @@ import pandas as pd
 import talib as ta
 
 from core.bars import BAR_COLUMNS, RISK_COLUMNS
+from core.calendar import bars_per_year
 from core.errors import BadBars, NotEnoughData
 from core.settings import Interval
 from features.adjust import Array, adjust_columns
@@ -68,8 +69,6 @@ def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> p
     """
     columns = {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
     risk = np.full((len(bars), len(RISK_COLUMNS)), np.nan)
-    from core.calendar import bars_per_year  # lands with the calendar
-
     per_year = bars_per_year(interval)
     for period in _periods(bars, spec):
         prices = _prices(columns, period)
