@@ -1,14 +1,13 @@
 """The verbs of ``ratchet``, one function each: load, one call, print.
 
-Owns what is printed. Everything heavy is imported by the verb that needs it.
+Owns what is printed. Everything heavy is imported by the verb that needs it. A function returns
+the exit code.
 """
 
 import argparse
-import dataclasses
 import getpass
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,79 @@ def demo(home: Home, options: argparse.Namespace) -> int:
     from flows import demo as main_job
 
     params = _params(home)
-    return main_job.run(
-        home,
-        params,
-        _console(),
-        agents=tuple(options.agents or params.demo.agents),
-        size=options.size or params.demo.size,
+    agents = tuple(options.agents or params.demo.agents)
+    return main_job.run(home, params, _console(), agents, options.size or params.demo.size)
+
+
+def ingest(home: Home, options: argparse.Namespace) -> int:
+    from flows.progress import Terminal
+    from pipelines import ingest as stage
+
+    params = _params(home)
+    with Terminal(_console(stderr=True)) as report:
+        added = stage.run(
+            home,
+            params,
+            options.symbol,
+            source=options.source,
+            interval=options.interval,
+            path=Path(options.path) if options.path else None,
+            now=_now(),
+            report=report,
+        )
+    print(added)
+    return 0
+
+
+def retrain(home: Home, options: argparse.Namespace) -> int:
+    from flows import reports, running
+
+    params = _params(home)
+    params.agent(options.agent)
+    params.size(options.size)
+    console = _console(stderr=True)
+    with running.prefect_for(home, console):
+        from flows.progress import Terminal, listening
+        from flows.retraining import retrain as flow
+
+        with Terminal(console) as terminal, listening(terminal):
+            done = flow(
+                options.agent,
+                size=options.size,
+                trials=options.trials,
+                seeds=options.seeds,
+                warm_start=options.warm_start,
+                seed=options.seed,
+                reason=f"by hand ({getpass.getuser()})",
+            )
+    _console().print(reports.retrained_table(done))
+    return 0
+
+
+def serve(home: Home, options: argparse.Namespace) -> int:
+    from serving import worker
+
+    params = _params(home)
+    return int(
+        worker.serve(
+            home,
+            params,
+            agents=tuple(options.agents) if options.agents else None,
+            feed=options.feed,
+            bars_per_second=options.bars_per_second,
+        )
     )
+
+
+def ledger(home: Home, options: argparse.Namespace) -> int:
+    from serving.ledger.printing import as_json, as_table
+    from serving.ledger.reader import read
+
+    if options.agent:
+        _params(home).agent(options.agent)
+    rows = read(home.ledger, options.table, agent=options.agent, newest=options.last)
+    print(as_json(rows) if options.json else as_table(rows))
+    return 0
 
 
 def up(home: Home, options: argparse.Namespace) -> int:
@@ -49,6 +114,7 @@ def doctor(home: Home, options: argparse.Namespace) -> int:
 
 
 def _params(home: Home) -> "Params":
+    """Read params.yaml of the home's workspace, which is made when it is not there yet."""
     from core.settings import load_params
     from pipelines import workspace
 
@@ -56,7 +122,27 @@ def _params(home: Home) -> "Params":
     return load_params(home.params_file)
 
 
-def _console() -> "Console":
+def _console(stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, stderr=stderr)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _moment(text: str) -> datetime:
+    """Return an ISO date or time; UTC where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--at: expected a date or time such as 2026-03-02 or 2026-03-02T15:00Z, found {text!r}"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _print_json(content: Any) -> None:
+    json.dump(content, sys.stdout, indent=1, default=str)
+    print()

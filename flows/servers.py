@@ -103,14 +103,24 @@ def choose_port(variable: str, default: int, environment: Mapping[str, str]) -> 
     return int(named)
 
 
-def start_prefect(home: Home, port: int) -> Server:
-    """Start the Prefect server of ``home``; it is healthy some ten seconds later."""
+def start_prefect(home: Home, port: int, scheduler: bool = True) -> Server:
+    """Start the Prefect server of ``home``; it is healthy some ten seconds later.
+
+    A private one, for a single command, has no ``scheduler``: it starts nothing by itself.
+    """
     api = f"http://{HOST}:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
     return _start(
         home,
         "prefect",
-        [*command, "--port", str(port), "--log-level", "WARNING"],
+        [
+            *command,
+            "--port",
+            str(port),
+            "--log-level",
+            "WARNING",
+            *([] if scheduler else ["--no-scheduler"]),
+        ],
         url=f"http://{HOST}:{port}",
         health=f"{api}/health",
         extra=prefect_environment(home, api),
