@@ -1,0 +1,110 @@
+"""The trading agent: a bundle, the bars it has seen, and one decision per completed bar.
+
+Owns online features (the newest row, built from history by the one feature code), the
+observation, and the reasons for a decision. Knows neither orders nor brokers nor the ledger.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core.accounts import State
+from core.bars import Bar
+from core.errors import BadBundle, SpecMismatch
+from features.account import account_features
+from features.observation import observation_columns, observe
+from features.table import build_row, build_table
+from registry.bundle import Bundle
+from serving.attribution import Contribution, explain, in_words
+from serving.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the policy wants at one close, what it saw, and why."""
+
+    observation: bytes  # float32, little-endian
+    observation_sha256: str
+    weight: float  # target, fraction of the sleeve's equity; NaN: hold
+    score: float
+    confidence: float
+    contributions: tuple[Contribution, ...]
+    problem: str = ""  # why the policy could not answer; then it holds
+
+    @property
+    def words(self) -> str:
+        if self.problem:
+            return f"hold: {self.problem}"
+        target = "hold" if np.isnan(self.weight) else f"target {self.weight:.1%} of equity"
+        return f"{target}, confidence {self.confidence:.2f}: {in_words(self.contributions)}"
+
+
+class TradingAgent:
+    """One model version at work on one signal symbol; replaced whole when the alias moves."""
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        bundle: Bundle,
+        signal: History,
+        traded: History,
+        vix: Callable[[], pd.Series | None] = lambda: None,
+    ) -> None:
+        """Take up the history so far; raise ``SpecMismatch`` when it is of another interval."""
+        if bundle.spec.interval != signal.instrument.interval:
+            raise SpecMismatch(
+                f"{name} version {version} decides on {bundle.spec.interval} bars, params.yaml "
+                f"gives it {signal.instrument.interval}; retrain it or restore its interval"
+            )
+        self.name = name
+        self.version = version
+        self.bundle = bundle
+        self.columns = observation_columns(bundle.spec)
+        self._signal = signal
+        self._vix = vix
+        self._rows: deque[np.ndarray] = deque(maxlen=bundle.spec.look_back_rows + 1)
+        if bundle.spec.look_back_rows and len(signal):
+            spec = bundle.spec
+            table = build_table(signal.frame(), spec, spec.interval, vix())
+            # Windows run over the clock that signal and traded symbol share, as in a dataset.
+            shared = table.loc[table.index.isin(traded.frame().index)].to_numpy()
+            self._rows.extend(shared[-spec.look_back_rows - 1 :])
+
+    def see(self) -> None:
+        """Build the feature row of the bar that has just been appended to the signal history."""
+        spec = self.bundle.spec
+        bars = self._signal.since_anchor(spec.anchor)
+        self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
+
+    def decide(self, state: State, bar: Bar) -> Answer:
+        """Decide at the close of ``bar`` of the traded symbol, with the books after it.
+
+        A policy that answers no number holds; the answer names the problem.
+        """
+        spec = self.bundle.spec
+        scaled = self.bundle.scaler.transform(np.stack(self._rows))[-spec.window :]
+        account = account_features(state, bar)
+        observation = np.asarray(observe(scaled[None], account), dtype="<f4")
+        content = observation.tobytes()
+        digest = hashlib.sha256(content).hexdigest()
+        try:
+            decision = self.bundle.decide(observation)
+            contributions = explain(self._score, observation[0], self.columns)
+        except BadBundle as error:
+            return Answer(content, digest, np.nan, np.nan, 0.0, (), str(error))
+        return Answer(
+            observation=content,
+            observation_sha256=digest,
+            weight=float(decision.weight[0, 0]),
+            score=float(decision.score[0, 0]),
+            confidence=float(decision.confidence[0]),
+            contributions=contributions,
+        )
+
+    def _score(self, observations: np.ndarray) -> np.ndarray:
+        return self.bundle.policy.decide_batch(observations).score

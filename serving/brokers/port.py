@@ -1,0 +1,112 @@
+"""The broker port: what the worker asks of whoever executes its orders.
+
+Owns the words between worker and broker. Two kinds stand behind it: ``paper``, where the engine
+is the market and answers at once, and brokers across a network, which answer late, twice or not
+at all. Hence: an order is named by us (``order_ref``) before it is sent, placing it again is
+harmless, and fills are told by executions with ids of their own. Knows neither ledger nor models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from core.accounts import State
+from core.bars import Bar
+from core.risk import Rules
+
+Leg = Literal["entry", "stop", "target"]
+Status = Literal["submitted", "partial", "filled", "cancelled"]
+WORKING: tuple[Status, ...] = ("submitted", "partial")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An order to place, named by what caused it: the same decision gives the same name."""
+
+    session: int  # of the ledger
+    agent: str
+    symbol: str
+    shares: float  # signed, whole
+    bar_time: datetime  # of the decision behind it
+    leg: Leg
+    model_version: str
+    kind: str  # market_on_open, stop, limit
+
+    @property
+    def order_ref(self) -> str:
+        moment = f"{self.bar_time.astimezone(UTC):%Y%m%dT%H%M%S}"
+        return f"ratchet-{self.session}-{self.agent}-{moment}-{self.leg}-{self.model_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The newest word on an order."""
+
+    order_ref: str
+    status: Status
+    filled: float  # signed shares so far
+    remaining: float  # signed shares still working
+    broker_id: str  # the broker's own name for it
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One fill, or part of one."""
+
+    exec_id: str  # unique for ever
+    order_ref: str
+    agent: str
+    symbol: str
+    leg: Leg
+    shares: float  # signed
+    price: float
+    commission: float  # account currency
+    slippage: float  # account currency, inside the price; 0 where unknown
+    time: datetime  # of the bar it happened in
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Shares a sleeve holds at the broker."""
+
+    agent: str
+    symbol: str
+    shares: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A sleeve after one completed bar, and what happened to its orders inside it."""
+
+    state: State  # marked at the close
+    executions: tuple[Execution, ...] = ()
+    reports: tuple[Report, ...] = ()
+    triggered: tuple[Ticket, ...] = ()  # protective orders that came to life
+
+
+class Broker(Protocol):
+    """Executes tickets; every method may raise ``BrokerError``."""
+
+    name: str
+
+    def restore(self, working: Sequence[tuple[Ticket, Report]], entries: Sequence[Ticket]) -> None:
+        """Take note, after a restart, of working orders and of each sleeve's last filled entry."""
+
+    def settle(self, agent: str, state: State, bar: Bar, rules: Rules, time: datetime) -> Settled:
+        """Return the sleeve's books after the bar ``time`` is complete."""
+
+    def place(self, ticket: Ticket) -> Report:
+        """Send an order; one whose ``order_ref`` is known is not sent again."""
+
+    def cancel(self, order_ref: str) -> Report:
+        """Cancel what is still working of an order."""
+
+    def open_orders(self) -> tuple[Report, ...]:
+        """Return the orders that are working."""
+
+    def executions(self, since: datetime | None = None) -> tuple[Execution, ...]:
+        """Return what the broker remembers of fills at or after ``since``."""
+
+    def positions(self) -> tuple[Position, ...]:
+        """Return the shares held for each sleeve."""

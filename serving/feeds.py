@@ -1,0 +1,182 @@
+"""Feeds: completed bars, one after the other, from a replay or from a vendor that is polled.
+
+Owns what counts as history when a session begins, and the pace. A feed never yields a bar that
+can still change. Knows nothing of agents and decisions.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from threading import Event
+from typing import Protocol
+
+import pandas as pd
+
+from core.bars import BAR_COLUMNS
+from core.errors import NotEnoughData, SourceUnavailable
+from serving.history import FeedBar, Instrument
+
+
+class Feed(Protocol):
+    """Where a worker's bars come from."""
+
+    name: str  # a session is resumed only with a feed of the same name
+
+    def begin(self, instruments: Sequence[Instrument]) -> datetime:
+        """Return the newest time that is history when these are traded together for the first
+        time: the first decision falls on the bar after it."""
+
+    def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
+        """Return the bar frame up to ``until`` (included)."""
+
+    def vix(self) -> pd.Series | None:
+        """Return VIX closes by time, or None where the feed has none."""
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        """Yield bars later than ``after``, oldest first, those of one moment together."""
+
+
+class ReplayFeed:
+    """Plays the newest rows of finished histories as if they were happening.
+
+    Instruments play side by side: at each step every one of them shows its next bar, whatever the
+    years they are from, since an agent trades its own sleeve and clock.
+    """
+
+    def __init__(
+        self,
+        frames: Mapping[Instrument, pd.DataFrame],
+        paper_bars: int,
+        bars_per_second: float = 0.0,
+        vix: pd.Series | None = None,
+        label: str = "",
+    ) -> None:
+        self.name = f"replay of the last {paper_bars} bars{label}"
+        self._frames = dict(frames)
+        self._paper_bars = paper_bars
+        self._bars_per_second = bars_per_second
+        self._vix = vix
+
+    def begin(self, instruments: Sequence[Instrument]) -> datetime:
+        """Return the last bar before the reserved rows of the common clock."""
+        clock = self._frames[instruments[0]].index
+        for instrument in instruments[1:]:
+            clock = clock.intersection(self._frames[instrument].index)
+        if len(clock) <= self._paper_bars:
+            names = ", ".join(instrument.symbol for instrument in instruments)
+            raise NotEnoughData(
+                f"{names}: {len(clock)} common bars, a replay of {self._paper_bars} needs more; "
+                "ingest a longer history or lower split.paper_bars"
+            )
+        moment: datetime = clock[-self._paper_bars - 1].to_pydatetime()
+        return moment
+
+    def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
+        return self._frames[instrument].loc[:until]
+
+    def vix(self) -> pd.Series | None:
+        return self._vix
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        """Yield one step of all instruments at a time, at the chosen pace."""
+        pending = [_bars_after(self._frames[i], i, moment) for i, moment in after.items()]
+        due = time.monotonic()
+        for step in range(max(map(len, pending), default=0)):
+            if self._bars_per_second and step:
+                due += 1.0 / self._bars_per_second
+                stop.wait(max(due - time.monotonic(), 0.0))
+            if stop.is_set():
+                return
+            yield tuple(bars[step] for bars in pending if step < len(bars))
+
+
+class PollingFeed:
+    """Asks for the newest bars again and again and yields those that are complete and new."""
+
+    def __init__(
+        self,
+        fetch: Callable[[Instrument, datetime | None], pd.DataFrame],
+        is_complete: Callable[[Instrument, datetime], bool],
+        poll_seconds: float,
+        name: str = "yfinance",
+        vix: Callable[[], pd.Series | None] = lambda: None,
+        problem: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.name = name
+        self._fetch = fetch
+        self._is_complete = is_complete
+        self._poll_seconds = poll_seconds
+        self._known: dict[Instrument, pd.DataFrame] = {}
+        self.vix = vix
+        self._problem = problem
+
+    def begin(self, instruments: Sequence[Instrument]) -> datetime:
+        """Return the newest complete bar that all have: what happens from now on is traded."""
+        moments = [self._complete(instrument).index[-1] for instrument in instruments]
+        begin: datetime = min(moments).to_pydatetime()
+        return begin
+
+    def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
+        return self._complete(instrument).loc[:until]
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        """Poll until stopped; bars that were missed meanwhile come first, in order."""
+        seen = dict(after)
+        while not stop.is_set():
+            fresh: list[FeedBar] = []
+            for instrument, moment in seen.items():
+                try:
+                    self._refresh(instrument)
+                except SourceUnavailable as error:
+                    self._problem(str(error))
+                fresh += _bars_after(self._complete(instrument), instrument, moment)
+            for bar in fresh:
+                seen[bar.instrument] = max(bar.time, seen[bar.instrument])
+            for _, together in groupby(sorted(fresh, key=_by_time), key=_by_time):
+                if stop.is_set():
+                    return
+                yield tuple(together)
+            stop.wait(self._poll_seconds)
+
+    def _complete(self, instrument: Instrument) -> pd.DataFrame:
+        if instrument not in self._known:
+            self._refresh(instrument)
+        bars = self._known[instrument]
+        if len(bars) and not self._is_complete(instrument, bars.index[-1].to_pydatetime()):
+            bars = bars.iloc[:-1]
+        if bars.empty:
+            raise NotEnoughData(
+                f"{instrument.symbol}: {self.name} delivered no complete {instrument.interval} bar"
+            )
+        return bars
+
+    def _refresh(self, instrument: Instrument) -> None:
+        """Fetch anew; bars already known stay as they were first seen, but for the newest."""
+        known = self._known.get(instrument)
+        if known is None:
+            self._known[instrument] = self._fetch(instrument, None)
+            return
+        settled = known.iloc[:-1]
+        fetched = self._fetch(instrument, known.index[-1].to_pydatetime())
+        later = fetched.loc[fetched.index > settled.index[-1]] if len(settled) else fetched
+        self._known[instrument] = pd.concat([settled, later])
+
+
+def _by_time(bar: FeedBar) -> datetime:
+    return bar.time
+
+
+def _bars_after(frame: pd.DataFrame, instrument: Instrument, moment: datetime) -> list[FeedBar]:
+    later = frame.loc[frame.index > moment]
+    rows: Iterable[tuple[float, ...]] = later[list(BAR_COLUMNS)].itertuples(index=False, name=None)
+    return [
+        FeedBar(instrument, time.to_pydatetime(), row)
+        for time, row in zip(later.index, rows, strict=True)
+    ]

@@ -1,0 +1,85 @@
+"""Histories: the completed bars of one instrument, growing bar by bar.
+
+Owns memory of bars and their order. Knows neither where they come from nor what is computed.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from core.bars import BAR_COLUMNS
+from core.errors import BadBars
+from core.settings import Interval
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Instrument:
+    """One stream of bars."""
+
+    source: str
+    symbol: str
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBar:
+    """A completed bar of one instrument."""
+
+    instrument: Instrument
+    time: datetime  # aware UTC: session date at midnight, or the bar's start
+    values: tuple[float, ...]  # in the order of BAR_COLUMNS
+
+
+class History:
+    """Bars of one instrument; ``append`` refuses anything but a newer one."""
+
+    def __init__(self, instrument: Instrument, bars: pd.DataFrame) -> None:
+        self.instrument = instrument
+        self._count = len(bars)
+        room = max(2 * len(bars), 1024)
+        self._values = np.empty((room, len(BAR_COLUMNS)))
+        self._times = np.empty(room, dtype="datetime64[ns]")
+        self._values[: self._count] = bars[list(BAR_COLUMNS)].to_numpy(np.float64)
+        if self._count:
+            self._times[: self._count] = bars.index.to_numpy("datetime64[ns]")
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def newest(self) -> datetime | None:
+        if not self._count:
+            return None
+        return pd.Timestamp(self._times[self._count - 1], tz="UTC").to_pydatetime()
+
+    def append(self, bar: FeedBar) -> None:
+        """Add the next bar; raise ``BadBars`` when it is not newer than the newest."""
+        newest = self.newest
+        if newest is not None and bar.time <= newest:
+            raise BadBars(
+                f"{self.instrument.symbol}: bar {bar.time.isoformat()} came after "
+                f"{newest.isoformat()}; bars of a feed must be in order"
+            )
+        if self._count == len(self._values):
+            self._values = np.concatenate([self._values, np.empty_like(self._values)])
+            self._times = np.concatenate([self._times, np.empty_like(self._times)])
+        self._values[self._count] = bar.values
+        self._times[self._count] = np.datetime64(bar.time.replace(tzinfo=None), "ns")
+        self._count += 1
+
+    def frame(self, newest: int | None = None) -> pd.DataFrame:
+        """Return a bar frame of everything, or of the ``newest`` bars."""
+        start = 0 if newest is None else max(self._count - newest, 0)
+        times = pd.DatetimeIndex(self._times[start : self._count], name="time").tz_localize("UTC")
+        values = self._values[start : self._count].copy()
+        return pd.DataFrame(values, index=times, columns=list(BAR_COLUMNS))
+
+    def since_anchor(self, anchor: int) -> pd.DataFrame:
+        """Return the bars the newest feature row is computed from (``features.anchor``)."""
+        from features.anchor import history_start
+
+        clock = pd.DatetimeIndex(self._times[: self._count])
+        start = history_start(clock, self.instrument.interval, anchor) if self._count else 0
+        return self.frame(self._count - start)

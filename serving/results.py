@@ -1,0 +1,99 @@
+"""What a session came to: one line per agent, from the ledger alone.
+
+Owns the summary. Knows nothing of how the session was run.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.calendar import bars_per_year
+from core.metrics import max_drawdown, sharpe, total_return
+from serving.ledger import LedgerReader, rows
+
+
+@dataclass(frozen=True, slots=True)
+class SleeveResult:
+    """One agent's session."""
+
+    agent: str
+    model_versions: tuple[str, ...]  # in the order in which they decided
+    first_bar: datetime
+    last_bar: datetime
+    bars: int
+    decisions: int
+    orders: int
+    fills: int
+    interventions: int  # verdicts that changed what was asked
+    final_equity: float  # account currency
+    total_return: float  # fraction
+    sharpe: float  # annualised
+    max_drawdown: float  # fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Bar in to ledger committed, milliseconds."""
+
+    bars: int
+    p50: float
+    p99: float
+    worst: float
+
+    @classmethod
+    def of(cls, milliseconds: list[float]) -> "Latency":
+        if not milliseconds:
+            return cls(0, np.nan, np.nan, np.nan)
+        p50, p99 = np.percentile(milliseconds, [50, 99])
+        return cls(len(milliseconds), float(p50), float(p99), max(milliseconds))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    """A session, agent by agent."""
+
+    session: int
+    sleeves: tuple[SleeveResult, ...]
+    latency: Latency  # of this process, not of the bars before a restart
+    finished: bool  # the feed came to its end
+
+
+def summarise(path: Path, session: int, calendar: str = "XNYS") -> tuple[SleeveResult, ...]:
+    """Return the result of every agent that saw a bar in ``session``."""
+    with LedgerReader(path) as ledger:
+        books = ledger.rows(rows.Equity, session=session)
+        agents = dict.fromkeys(book.agent for book in books)
+        return tuple(
+            _sleeve(ledger, session, agent, [b for b in books if b.agent == agent], calendar)
+            for agent in agents
+        )
+
+
+def _sleeve(
+    ledger: LedgerReader, session: int, agent: str, books: list[rows.Equity], calendar: str
+) -> SleeveResult:
+    of: dict[str, Any] = {"session": session, "agent": agent}
+    decisions = ledger.rows(rows.Decision, **of)
+    interval: Any = ledger.rows(rows.BarSeen, **of, newest=1)[0].interval
+    equity = np.array([book.equity for book in books])
+    long_enough = len(equity) > 1
+    return SleeveResult(
+        agent=agent,
+        model_versions=tuple(dict.fromkeys(d.model_version for d in decisions)),
+        first_bar=books[0].bar_time,
+        last_bar=books[-1].bar_time,
+        bars=len(books),
+        decisions=len(decisions),
+        orders=len(ledger.rows(rows.Intent, **of)),
+        fills=len(ledger.rows(rows.Fill, **of)),
+        interventions=sum(1 for v in ledger.rows(rows.Verdict, **of) if v.reasons),
+        final_equity=float(equity[-1]),
+        total_return=float(total_return(equity)) if long_enough else 0.0,
+        sharpe=float(sharpe(equity, bars_per_year(interval, calendar)))
+        if long_enough
+        else float("nan"),
+        max_drawdown=float(max_drawdown(equity)),
+    )

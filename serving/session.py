@@ -1,0 +1,199 @@
+"""Sessions: a book of accounts, opened once, resumed after every restart until its feed ends.
+
+Owns which session a worker continues, and how a sleeve is built for it: fresh, or exactly as its
+last recorded bar left it. Knows nothing of threads.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.accounts import open_accounts
+from core.errors import ConfigError, NotAllowed, ServiceUnavailable, StorageError
+from core.risk import Rules
+from core.settings import Params
+from registry.bundle import Bundle
+from serving.agent import TradingAgent
+from serving.brokers.port import Broker
+from serving.feeds import Feed
+from serving.following import ALIAS, Published, Shelf
+from serving.history import History, Instrument
+from serving.ledger import Ledger, rows
+from serving.pairing import Pairing
+from serving.sleeve import Sleeve, replay_books
+
+PAPER = "paper"
+
+
+def require_paper(trading_mode: str | None) -> None:
+    """Raise ``NotAllowed`` for anything but paper trading (the variable TRADING_MODE)."""
+    if trading_mode in (None, "", PAPER):
+        return
+    if trading_mode == "live":
+        raise NotAllowed(
+            "TRADING_MODE=live: this Ratchet trades on paper only, no live broker is connected; "
+            "unset TRADING_MODE"
+        )
+    raise ConfigError(f"TRADING_MODE={trading_mode}: expected `paper`")
+
+
+def instruments_of(params: Params, agent: str) -> tuple[Instrument, Instrument]:
+    """Return what an agent trades and what it looks at."""
+    entry = params.agent(agent)
+    return (
+        Instrument(entry.source, entry.symbol, entry.interval),
+        Instrument(entry.source, entry.signal_symbol, entry.interval),
+    )
+
+
+def open_session(ledger: Ledger, broker: str, feed: str, fresh: bool) -> int:
+    """Return the newest session if it can be continued, else a new one; note the start."""
+    last = ledger.last(rows.Session)
+    session = last.session if last else 0
+    closed = last is None or any(
+        event.kind == "closed" for event in ledger.rows(rows.SessionEvent, session=session)
+    )
+    same = last is not None and (last.broker, last.feed) == (broker, feed)
+    with ledger.transaction():
+        if fresh or closed or not same:
+            session += 1
+            ledger.add(rows.Session(session=session, broker=broker, feed=feed, mode=PAPER))
+        ledger.add(session_event(session, "started"))
+    return session
+
+
+def session_event(session: int, kind: str, detail: str = "") -> rows.SessionEvent:
+    return rows.SessionEvent(session=session, kind=kind, pid=os.getpid(), detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A sleeve in its place: what it waits for, and since when."""
+
+    sleeve: Sleeve
+    pairing: Pairing
+    published: Published
+    since: datetime  # newest bar it has lived through
+
+
+class Opening:
+    """Builds the sleeves of one session."""
+
+    def __init__(
+        self,
+        params: Params,
+        ledger: Ledger,
+        session: int,
+        feed: Feed,
+        broker: Broker,
+        shelf: Shelf,
+    ) -> None:
+        self._params = params
+        self._ledger = ledger
+        self._session = session
+        self._feed = feed
+        self._broker = broker
+        self._shelf = shelf
+
+    def seat(self, agent: str) -> Seat:
+        """Return an agent's sleeve, as its last recorded bar left it or newly opened.
+
+        Raises ``UnknownVersion`` where nothing is Production, ``BadBundle`` where it is damaged.
+        """
+        published = self._published(agent)
+        bundle = self._shelf.load(agent, published)
+        rules = rules_of(self._params, agent)
+        opening = open_accounts(1, 1, self._params.account.cash)
+        books = replay_books(self._ledger, self._session, agent, opening, rules)
+        traded, signal = instruments_of(self._params, agent)
+        pairing = Pairing(traded, signal)
+        since = books.time or self._feed.begin(pairing.instruments)
+        histories = {
+            one: History(one, self._feed.history(one, since)) for one in pairing.instruments
+        }
+        trader = TradingAgent(
+            agent, published.version, bundle, histories[signal], histories[traded], self._feed.vix
+        )
+        sleeve = Sleeve(
+            self._session,
+            trader,
+            books.state,
+            histories[traded],
+            histories[signal],
+            rules,
+            self._broker,
+            self._ledger,
+        )
+        sleeve.paused = self._is_paused(agent)
+        if books.time is not None:
+            sleeve.recover(books.time)
+        note_alias(self._ledger, self._session, agent, published, bundle, books.time)
+        return Seat(sleeve, pairing, published, since)
+
+    def _published(self, agent: str) -> Published:
+        """Ask the registry; while it is away, go by what the ledger saw last."""
+        try:
+            return self._shelf.production(agent)
+        except ServiceUnavailable:
+            known = self._ledger.last(rows.AliasChange, agent=agent, alias=ALIAS)
+            if known is None:
+                raise
+            return Published(known.model_version, known.bundle_sha256)
+
+    def _is_paused(self, agent: str) -> bool:
+        events = self._ledger.rows(rows.RiskEvent, session=self._session, agent=agent)
+        kinds = [event.kind for event in events if event.kind in ("paused", "resumed")]
+        return bool(kinds) and kinds[-1] == "paused"
+
+
+def rules_of(params: Params, agent: str) -> Rules:
+    """Return the rules an agent's sleeve lives by."""
+    return Rules.of(params.account, params.costs, params.risk_for(agent))
+
+
+def note_alias(
+    ledger: Ledger,
+    session: int,
+    agent: str,
+    published: Published,
+    bundle: Bundle,
+    bar_time: datetime | None,
+) -> bool:
+    """Record model and alias if they are new to the session; return whether they are."""
+    of = {"session": session, "agent": agent}
+    last = ledger.last(rows.AliasChange, **of, alias=ALIAS)
+    if last and (last.model_version, last.bundle_sha256) == (published.version, bundle.sha256):
+        return False
+    from features.observation import observation_columns
+
+    model = rows.Model(
+        session=session,
+        agent=agent,
+        model_version=published.version,
+        bundle_sha256=bundle.sha256,
+        spec_sha256=bundle.spec.sha256,
+        observation_columns=observation_columns(bundle.spec),
+        card=bundle.card.to_json(),
+    )
+    change = rows.AliasChange(
+        session=session,
+        agent=agent,
+        alias=ALIAS,
+        model_version=published.version,
+        bundle_sha256=bundle.sha256,
+        previous_version=last.model_version if last else "",
+        bar_time=bar_time,
+    )
+    with ledger.transaction():
+        ledger.add_new(model)
+        ledger.add(change)
+    return True
+
+
+def require_agents(seats: Sequence[Seat], asked: Sequence[str]) -> None:
+    """Raise ``StorageError`` when nobody is left to trade."""
+    if not seats:
+        raise StorageError(
+            f"none of {', '.join(asked)} has a Production version; run `ratchet retrain AGENT`"
+        )

@@ -1,0 +1,214 @@
+"""A sleeve: one agent's own cash, shares and equity, and what happens to it at every bar.
+
+Owns the order of events at a close: settle, see, decide, judge, record, send. An intent is durable
+in the ledger before its order leaves, and everything of one bar is one transaction; so a crash at
+any point leaves whole bars, and ``recover`` sends what was written but not yet sent. Knows
+brokers by their port only, and nothing of feeds, threads or registries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from core import engine
+from core.accounts import State
+from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
+from core.errors import CorruptFile
+from core.risk import Rules
+from features.table import risk_columns
+from serving.agent import TradingAgent
+from serving.brokers.port import WORKING, Broker, Report, Ticket
+from serving.closing import Close, report_of, status_of, ticket_of
+from serving.history import FeedBar, History
+from serving.ledger import Ledger, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a sleeve was when its last recorded bar had closed."""
+
+    state: State
+    time: datetime | None  # of that bar; None: nothing recorded yet
+
+
+class Sleeve:
+    """One agent's account in one session."""
+
+    def __init__(
+        self,
+        session: int,
+        trader: TradingAgent,
+        state: State,
+        traded: History,
+        signal: History,  # the same object where the agent looks at what it trades
+        rules: Rules,
+        broker: Broker,
+        ledger: Ledger,
+    ) -> None:
+        self.session = session
+        self.name = trader.name
+        self.trader = trader
+        self.state = state
+        self.traded, self.signal = traded, signal
+        self.paused = False
+        self.last: Close | None = None
+        self._rules = rules
+        self._broker = broker
+        self._ledger = ledger
+        self._working: dict[str, Report] = {}
+        self._skipped: list[FeedBar] = []
+
+    def step(self, traded: FeedBar, signal: FeedBar, snapshot: bool = True) -> Close:
+        """Live through one completed bar: everything in the ledger, then orders on their way."""
+        self.traded.append(traded)
+        if self.signal is not self.traded:
+            self.signal.append(signal)
+        self.trader.see()
+        close = self._decide(traded, signal)
+        for report in close.settled.reports:
+            self._note(report)
+        with self._ledger.transaction():
+            self._ledger.add(*close.record())
+            for intent in close.intents():
+                self._ledger.add_new(intent)
+            if snapshot:
+                self.keep_snapshot(close.after, close.time)
+        self.state, self.last = close.after, close
+        self._skipped.clear()
+        self._send(close.cancels, close.ticket, close.time)
+        return close
+
+    def skip(self, bar: FeedBar) -> None:
+        """Remember a bar whose counterpart never came: it is history, but no close of ours."""
+        (self.traded if bar.instrument == self.traded.instrument else self.signal).append(bar)
+        self._skipped.append(bar)
+
+    def keep_snapshot(self, state: State, time: datetime) -> None:
+        """Store the state inside the caller's transaction."""
+        self._ledger.add_snapshot(self.session, self.name, time, state)
+
+    def _decide(self, traded: FeedBar, signal: FeedBar) -> Close:
+        bar, time = self._newest_bar(), traded.time
+        settled = self._broker.settle(self.name, self.state, bar, self._rules, time)
+        answer = self.trader.decide(settled.state, bar)
+        target = np.array([[np.nan if self.paused else answer.weight]])
+        submission = engine.submit(settled.state, target, bar, self._rules)
+        replaced, ticket = self._orders(settled.state, submission.state, time)
+        done = {report.order_ref for report in settled.reports if report.status not in WORKING}
+        working = [*self._working, *(t.order_ref for t in settled.triggered)]
+        return Close(
+            session=self.session,
+            agent=self.name,
+            model_version=self.trader.version,
+            bundle_sha256=self.trader.bundle.sha256,
+            traded=traded,
+            signal=signal,
+            bar=bar,
+            before=self.state,
+            settled=settled,
+            answer=answer,
+            paused=self.paused,
+            verdict=submission.verdict,
+            after=submission.state,
+            cancels=tuple(r for r in dict.fromkeys(working) if replaced and r not in done),
+            ticket=ticket,
+            skipped=tuple(self._skipped),
+        )
+
+    def _newest_bar(self) -> Bar:
+        spec = self.trader.bundle.spec
+        bars = self.traded.since_anchor(spec.anchor)
+        risk = risk_columns(bars, spec, spec.interval)
+        newest = {name: bars[name].iloc[-1] for name in BAR_COLUMNS}
+        return bar_of(newest | {name: risk[name].iloc[-1] for name in RISK_COLUMNS})
+
+    def _orders(self, before: State, after: State, time: datetime) -> tuple[bool, Ticket | None]:
+        """Say whether the new target replaces what was working, and return the order to place."""
+        old, new = float(before.pending_shares[0, 0]), float(after.pending_shares[0, 0])
+        if new == old:
+            return False, None
+        if not new:
+            return True, None
+        instrument = self.traded.instrument
+        return True, Ticket(
+            session=self.session,
+            agent=self.name,
+            symbol=instrument.symbol,
+            shares=new,
+            bar_time=time,
+            leg="entry",
+            model_version=self.trader.version,
+            kind="market_on_open" if instrument.interval == "1d" else "market",
+        )
+
+    def _send(self, cancels: Sequence[str], ticket: Ticket | None, time: datetime) -> None:
+        """Tell the broker, then the ledger what it said."""
+        reports = [self._broker.cancel(order_ref) for order_ref in cancels]
+        if ticket is not None:
+            reports.append(self._broker.place(ticket))
+        if reports:
+            with self._ledger.transaction():
+                self._ledger.add(*(status_of(self.session, r, time) for r in reports))
+        for report in reports:
+            self._note(report)
+
+    def _note(self, report: Report) -> None:
+        if report.status in WORKING:
+            self._working[report.order_ref] = report
+        else:
+            self._working.pop(report.order_ref, None)
+
+    def recover(self, time: datetime) -> None:
+        """After a restart: give the broker its orders back, and send what had not been sent."""
+        of: dict[str, Any] = {"session": self.session, "agent": self.name}
+        orders = self._ledger.rows(rows.Order, **of)
+        working = [order for order in orders if order.status in WORKING]
+        unsent = [order for order in orders if order.status == "intended"]
+        fills = self._ledger.rows(rows.Fill, **of, leg="entry", newest=1)
+        entries = [o for o in orders if fills and o.order_ref == fills[0].order_ref]
+        self._broker.restore(
+            [(ticket_of(order), report_of(order)) for order in working],
+            [ticket_of(order) for order in entries],
+        )
+        self._working = {order.order_ref: report_of(order) for order in working}
+        if unsent:
+            self._send(tuple(self._working), ticket_of(unsent[-1]), time)
+        elif not float(self.state.pending_shares[0, 0]):
+            self._send(tuple(self._working), None, time)
+
+
+def bar_of(values: Mapping[str, float]) -> Bar:
+    """Return the engine's bar of one account with one symbol."""
+    arrays: dict[str, Any] = {name: np.array([value]) for name, value in values.items()}
+    return Bar(**arrays)
+
+
+def replay_books(ledger: Ledger, session: int, agent: str, opening: State, rules: Rules) -> Books:
+    """Return a sleeve's books after its last recorded bar.
+
+    From the newest snapshot on, recorded bars and decisions are lived through again; every close
+    must give the recorded equity, to the last bit. Raises ``CorruptFile`` where it does not.
+    """
+    snapshot = ledger.newest_snapshot(session, agent)
+    time, state = snapshot if snapshot else (None, opening)
+    of: dict[str, Any] = {"session": session, "agent": agent}
+    asked = {v.bar_time: v.asked for v in ledger.rows(rows.Verdict, after=time, **of)}
+    bars = {(b.bar_time, b.symbol): b for b in ledger.rows(rows.BarSeen, after=time, **of)}
+    for book in ledger.rows(rows.Equity, after=time, **of):
+        seen = bars[book.bar_time, book.symbol]
+        bar = bar_of({name: getattr(seen, name) for name in BAR_COLUMNS + RISK_COLUMNS})
+        state = engine.settle(state, bar, rules).state
+        if float(state.equity[0]) != book.equity:
+            raise CorruptFile(
+                f"{ledger.path}: {agent} at {book.bar_time.isoformat()} replays to an equity of "
+                f"{float(state.equity[0])!r}, recorded is {book.equity!r}; the risk or cost "
+                "settings changed since, or the ledger was altered: restore them, or begin a new "
+                "session"
+            )
+        target = np.array([[asked[book.bar_time]]])
+        state = engine.submit(state, target, bar, rules).state
+        time = book.bar_time
+    return Books(state, time)

@@ -1,0 +1,359 @@
+"""The worker: feeds to agents to risk to broker to ledger, one message at a time.
+
+Owns the queue. Bars, moved aliases and commands come from threads; only the main loop touches
+sleeves and ledger, so a model is swapped between bars and never inside one. Knows nothing of how
+models are made; must not import Ray, torch or Optuna.
+"""
+
+import logging
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Event, Semaphore, Thread, current_thread, main_thread
+from types import FrameType
+
+from core.errors import RatchetError, UnknownVersion
+from core.home import Home
+from core.settings import Params
+from serving import status
+from serving.agent import TradingAgent
+from serving.brokers.paper import PaperBroker
+from serving.brokers.port import Broker
+from serving.feeds import Feed
+from serving.following import AliasMoved, AliasRefused, Follower, Shelf
+from serving.history import FeedBar, Instrument
+from serving.ledger import Ledger, rows
+from serving.lock import worker_lock
+from serving.logs import open_log
+from serving.pairing import Lone, Pair
+from serving.results import Latency, SessionResult, summarise
+from serving.session import (
+    Opening,
+    Seat,
+    note_alias,
+    open_session,
+    require_agents,
+    require_paper,
+    session_event,
+)
+
+STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
+STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class BarsArrived:
+    bars: tuple[FeedBar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEnded:
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Hold what there is until resumed."""
+
+    agent: str
+    on: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    reason: str
+
+
+Message = BarsArrived | FeedEnded | AliasMoved | AliasRefused | Pause | Stop
+
+
+class Worker:
+    """Trades some agents on one feed until it ends or the worker is told to stop."""
+
+    def __init__(
+        self,
+        home: Home,
+        params: Params,
+        agents: Sequence[str],
+        feed: Feed,
+        *,
+        shelf: Shelf | None = None,
+        broker: Broker | None = None,
+        fresh: bool = False,
+        stay: bool = False,
+        environment: Mapping[str, str] = os.environ,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``fresh`` opens a new session even where one could be resumed; ``stay`` keeps following
+        aliases after the feed has ended, until stopped. Raises ``NotAllowed`` in live mode."""
+        require_paper(environment.get("TRADING_MODE"))
+        self._home = home
+        self._params = params
+        self._agents = tuple(agents)
+        self._feed = feed
+        self._shelf = shelf or _registry_shelf(home)
+        self._broker = broker or PaperBroker()
+        self._fresh = fresh
+        self._stay = stay
+        self._now = now
+        self._queue: queue.Queue[Message] = queue.Queue()
+        self._room = Semaphore(STEPS_AHEAD)
+        self._stopping = Event()
+        self._seats: dict[str, Seat] = {}
+        self._snapshots: dict[str, float] = {}  # monotonic seconds, by agent
+        self._milliseconds: list[float] = []
+        self._ended = False
+        self._shown = 0.0  # monotonic seconds of the newest status
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Finish the bar at hand and end; safe from any thread and from a signal handler."""
+        self._stopping.set()
+        self._queue.put(Stop(reason))
+
+    def pause(self, agent: str, by: str = "") -> None:
+        """Let an agent hold what it has; its books go on."""
+        self._queue.put(Pause(agent, True, by))
+
+    def resume(self, agent: str, by: str = "") -> None:
+        self._queue.put(Pause(agent, False, by))
+
+    def run(self) -> SessionResult:
+        """Trade; return the session's result when the feed has ended or the worker was stopped."""
+        self._home.make(self._home.root)
+        with (
+            worker_lock(self._home),
+            _logging(self._home) as self._log,
+            _signals(self),
+            Ledger(self._home.ledger, self._now) as self._ledger,
+        ):
+            self._session = open_session(
+                self._ledger, self._broker.name, self._feed.name, self._fresh
+            )
+            try:
+                self._open_seats()
+                self._trade()
+            except BaseException as error:
+                self._end("stopped", f"{type(error).__name__}: {error}")
+                raise
+            sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
+        return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
+
+    def _open_seats(self) -> None:
+        opening = Opening(
+            self._params, self._ledger, self._session, self._feed, self._broker, self._shelf
+        )
+        for agent in self._agents:
+            try:
+                self._seats[agent] = opening.seat(agent)
+            except UnknownVersion as error:
+                self._log.warning("agent left out", extra={"agent": agent, "reason": str(error)})
+        require_agents(list(self._seats.values()), self._agents)
+        versions = {name: seat.published.version for name, seat in self._seats.items()}
+        self._log.info("session", extra={"session": self._session, "versions": versions})
+        self._show("running")
+
+    def _trade(self) -> None:
+        follower = Follower(
+            self._shelf,
+            {name: seat.published for name, seat in self._seats.items()},
+            self._params.paper.alias_poll_seconds,
+            self._queue.put,
+            self._log,
+        )
+        feeding = Thread(target=self._feed_bars, args=(self._after(),), name="feed", daemon=True)
+        follower.start()
+        feeding.start()
+        try:
+            self._loop()
+        finally:
+            self._stopping.set()
+            follower.stop()
+            feeding.join(timeout=10.0)
+
+    def _after(self) -> dict[Instrument, datetime]:
+        """From where each instrument must be delivered: the agent furthest behind decides."""
+        after: dict[Instrument, datetime] = {}
+        for seat in self._seats.values():
+            for instrument in seat.pairing.instruments:
+                after[instrument] = min(after.get(instrument, seat.since), seat.since)
+        return after
+
+    def _feed_bars(self, after: Mapping[Instrument, datetime]) -> None:
+        """Thread: put the feed's steps on the queue, never more than a few ahead."""
+        error: BaseException | None = None
+        try:
+            for bars in self._feed.stream(after, self._stopping):
+                while not self._room.acquire(timeout=0.1):
+                    if self._stopping.is_set():
+                        return
+                self._queue.put(BarsArrived(bars))
+        except Exception as problem:  # noqa: BLE001  (raised again by the main loop)
+            error = problem
+        self._queue.put(FeedEnded(error))
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                message = self._queue.get(timeout=STATUS_SECONDS)
+            except queue.Empty:
+                self._show("waiting")
+                continue
+            if isinstance(message, Stop):
+                self._end("stopped", message.reason)
+                return
+            if isinstance(message, FeedEnded) and self._feed_ended(message):
+                return
+            self._handle(message)
+            self._show("running")
+
+    def _handle(self, message: Message) -> None:
+        if isinstance(message, BarsArrived):
+            self._room.release()
+            for bar in message.bars:
+                for seat in self._seats.values():
+                    if bar.instrument in seat.pairing.instruments and bar.time > seat.since:
+                        self._bar(seat, bar)
+        elif isinstance(message, AliasMoved):
+            self._swap(message)
+        elif isinstance(message, AliasRefused):
+            detail = f"version {message.published.version}: {message.reason}"
+            self._event(message.agent, "alias refused", detail)
+        elif isinstance(message, Pause):
+            self._seats[message.agent].sleeve.paused = message.on
+            self._event(message.agent, "paused" if message.on else "resumed", message.by)
+
+    def _bar(self, seat: Seat, bar: FeedBar) -> None:
+        for ready in seat.pairing.put(bar):
+            if isinstance(ready, Lone):
+                seat.sleeve.skip(ready.bar)
+            else:
+                self._close(seat, ready)
+
+    def _close(self, seat: Seat, pair: Pair) -> None:
+        name = seat.sleeve.name
+        began = time.perf_counter()
+        due = time.monotonic() - self._snapshots.get(name, -1e9)
+        snapshot = due >= self._params.paper.snapshot_seconds
+        close = seat.sleeve.step(pair.traded, pair.signal, snapshot)
+        if snapshot:
+            self._snapshots[name] = time.monotonic()
+        self._milliseconds.append(1e3 * (time.perf_counter() - began))
+        self._log.info(
+            "close",
+            extra={
+                "agent": name,
+                "bar_time": close.time,
+                "version": close.model_version,
+                "action": close.action,
+                "equity": float(close.after.equity[0]),
+                "order_ref": close.ticket.order_ref if close.ticket else "",
+                "milliseconds": round(self._milliseconds[-1], 3),
+            },
+        )
+
+    def _swap(self, moved: AliasMoved) -> None:
+        """Let another model version take over the sleeve; its books stay."""
+        sleeve = self._seats[moved.agent].sleeve
+        try:
+            sleeve.trader = TradingAgent(
+                moved.agent,
+                moved.published.version,
+                moved.bundle,
+                sleeve.signal,
+                sleeve.traded,
+                self._feed.vix,
+            )
+        except RatchetError as error:
+            detail = f"version {moved.published.version}: {error}"
+            self._event(moved.agent, "alias refused", detail)
+            return
+        newest = sleeve.traded.newest
+        note_alias(self._ledger, self._session, moved.agent, moved.published, moved.bundle, newest)
+        self._log.info(
+            "alias moved", extra={"agent": moved.agent, "version": moved.published.version}
+        )
+
+    def _event(self, agent: str, kind: str, detail: str) -> None:
+        newest = self._seats[agent].sleeve.traded.newest
+        event = rows.RiskEvent(
+            session=self._session, agent=agent, bar_time=newest, kind=kind, detail=detail
+        )
+        with self._ledger.transaction():
+            self._ledger.add(event)
+        self._log.warning(kind, extra={"agent": agent, "detail": detail})
+
+    def _feed_ended(self, message: FeedEnded) -> bool:
+        """Close the session; return whether the worker is done as well."""
+        if message.error is not None:
+            raise message.error
+        self._ended = True
+        self._end("closed", "the feed has no more bars")
+        return not self._stay
+
+    def _end(self, kind: str, detail: str) -> None:
+        """Note the end of this process's work, with every sleeve's books."""
+        with self._ledger.transaction():
+            for seat in self._seats.values():
+                sleeve = seat.sleeve
+                if sleeve.last is not None:
+                    sleeve.keep_snapshot(sleeve.state, sleeve.last.time)
+            self._ledger.add(session_event(self._session, kind, detail))
+        self._log.info(kind, extra={"session": self._session, "reason": detail})
+        self._show("closed" if kind == "closed" else "stopped", at_once=True)
+
+    def _show(self, phase: status.Phase, at_once: bool = False) -> None:
+        """Write the status, twice a second at most."""
+        if not at_once and time.monotonic() - self._shown < STATUS_SECONDS:
+            return
+        self._shown = time.monotonic()
+        shown = status.Status(
+            phase=phase,
+            pid=os.getpid(),
+            session=self._session,
+            feed=self._feed.name,
+            broker=self._broker.name,
+            updated_at=self._now().isoformat(),
+            agents={name: status.of_sleeve(seat.sleeve) for name, seat in self._seats.items()},
+        )
+        status.write(self._home, shown)
+
+
+@contextmanager
+def _logging(home: Home) -> Iterator[logging.Logger]:
+    logger, handler = open_log(home)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _signals(worker: Worker) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the worker after the bar at hand."""
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        worker.stop(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _registry_shelf(home: Home) -> Shelf:
+    """The registry is imported by those who use it: a worker with a shelf of its own need not."""
+    from serving.shelf import RegistryShelf
+
+    return RegistryShelf(home)
