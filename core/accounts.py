@@ -5,8 +5,7 @@ prices nor rules: ``core/engine.py`` turns one state into the next.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,29 +16,35 @@ ACTIVE, REDUCING, HALTED = 0, 1, 2
 RECENT_DECISIONS = 3
 PEAK_BLOCKS = 8
 
+_LEAST_EQUITY = 1e-9  # account currency: what a logarithm takes an empty account for
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Books of ``n`` sleeves after the close of one bar; whole shares are held as floats."""
 
+class State(NamedTuple):
+    """Books of ``n`` sleeves after the close of one bar; whole shares are held as floats.
+
+    A named tuple, not a dataclass: immutable as well, and four times as fast to make, which is
+    felt at millions of account-steps a second.
+    """
+
+    clock: int  # bars since the accounts were opened together
     cash: Array  # (n,) account currency
     shares: Array  # (n, k) whole, negative when short
     entry_price: Array  # (n, k) average price paid, 0 when flat
     stop: Array  # (n, k) price that closes the position at a loss, NaN: none
     target: Array  # (n, k) price that takes the profit, NaN: none
     pending_shares: Array  # (n, k) signed whole shares still to trade
-    atr: Array  # (n, k) average true range at the newest close, NaN: unknown
+    atr: Array  # (n, k) average true range at the newest close, infinite: unknown
     equity: Array  # (n,) cash + shares at the newest close
+    previous_equity: Array  # (n,) at the close before
     opening_equity: Array  # (n,) what the sleeve began with
-    log_return: Array  # (n,) of equity over the newest bar
-    month_return: Array  # (n,) exponentially weighted sum of log returns, about 21 bars
+    average_equity: Array  # (n,) exponentially weighted over about a month
     peak: Array  # (n,) highest close of equity in the rolling window
-    block_peak: Array  # (n,) highest equity of the block that is filling
+    block_peak: Array  # (n,) highest equity of the block of bars that is filling
+    past_peak: Array  # (n,) highest of past_peaks
     past_peaks: Array  # (PEAK_BLOCKS, n) of the full blocks, newest first
-    block_age: Array  # (n,) bars in the block that is filling
-    bars_since_trade: Array  # (n, k) bars since the last fill
-    cooldown: Array  # (n, k) closes at which no entry is allowed yet
-    recent: tuple[Array, ...]  # RECENT_DECISIONS × (n, k) asked target weights, newest first
+    last_trade: Array  # (n, k) clock of the last fill
+    entry_from: Array  # (n, k) clock from which entries are allowed again
+    recent: tuple[Array, ...]  # RECENT_DECISIONS × (n, k) asked weights, newest first, NaN: hold
     reducing: Array  # (n,) bool: drawdown beyond reduce_drawdown
     began_reducing: Array  # (n,) bool: since this very bar
     halted: Array  # (n,) bool: flat for good
@@ -51,6 +56,28 @@ class State:
         return 1.0 - self.equity / self.peak
 
     @property
+    def log_return(self) -> Array:
+        """Log return of equity over the newest bar, (n,); an empty account counts as 1e-9."""
+        xp = namespace(self.cash)
+        before = xp.maximum(self.previous_equity, _LEAST_EQUITY)
+        return xp.log(xp.maximum(self.equity, _LEAST_EQUITY) / before)
+
+    @property
+    def month_return(self) -> Array:
+        """Equity over its average of about 21 bars, less 1, (n,)."""
+        return self.equity / self.average_equity - 1.0
+
+    @property
+    def bars_since_trade(self) -> Array:
+        """Bars since the last fill, (n, k); since the opening where there was none."""
+        return self.clock - self.last_trade
+
+    @property
+    def cooldown(self) -> Array:
+        """Closes, this one included, at which no entry is allowed, (n, k)."""
+        return namespace(self.cash).maximum(self.entry_from - self.clock, 0.0)
+
+    @property
     def risk_state(self) -> Array:
         """ACTIVE, REDUCING or HALTED as integers, (n,)."""
         xp = namespace(self.cash)
@@ -60,37 +87,41 @@ class State:
     @property
     def terminated(self) -> Array:
         """Ruined or halted, (n,) bool: nothing more will happen in this account."""
-        return self.halted | self.ruined
+        return self.halted
 
 
 def open_accounts(n: int, k: int, cash: float, xp: Any = np, device: Any = None) -> State:
     """Return ``n`` flat sleeves of ``k`` symbols with ``cash`` each; float64 arrays of ``xp``."""
 
-    def full(shape: tuple[int, ...], value: float) -> Array:
-        return xp.full(shape, value, dtype=xp.float64, device=device)
+    def accounts(value: float) -> Array:
+        return xp.full((n,), value, dtype=xp.float64, device=device)
+
+    def positions(value: float) -> Array:
+        return xp.full((n, k), value, dtype=xp.float64, device=device)
 
     def no() -> Array:
         return xp.zeros((n,), dtype=xp.bool, device=device)
 
     return State(
-        cash=full((n,), cash),
-        shares=full((n, k), 0.0),
-        entry_price=full((n, k), 0.0),
-        stop=full((n, k), np.nan),
-        target=full((n, k), np.nan),
-        pending_shares=full((n, k), 0.0),
-        atr=full((n, k), np.nan),
-        equity=full((n,), cash),
-        opening_equity=full((n,), cash),
-        log_return=full((n,), 0.0),
-        month_return=full((n,), 0.0),
-        peak=full((n,), cash),
-        block_peak=full((n,), cash),
-        past_peaks=full((PEAK_BLOCKS, n), 0.0),
-        block_age=full((n,), 0.0),
-        bars_since_trade=full((n, k), 0.0),
-        cooldown=full((n, k), 0.0),
-        recent=tuple(full((n, k), 0.0) for _ in range(RECENT_DECISIONS)),
+        clock=0,
+        cash=accounts(cash),
+        shares=positions(0.0),
+        entry_price=positions(0.0),
+        stop=positions(np.nan),
+        target=positions(np.nan),
+        pending_shares=positions(0.0),
+        atr=positions(np.inf),
+        equity=accounts(cash),
+        previous_equity=accounts(cash),
+        opening_equity=accounts(cash),
+        average_equity=accounts(cash),
+        peak=accounts(cash),
+        block_peak=accounts(cash),
+        past_peak=accounts(0.0),
+        past_peaks=xp.zeros((PEAK_BLOCKS, n), dtype=xp.float64, device=device),
+        last_trade=positions(0.0),
+        entry_from=positions(0.0),
+        recent=tuple(positions(0.0) for _ in range(RECENT_DECISIONS)),
         reducing=no(),
         began_reducing=no(),
         halted=no(),
@@ -101,21 +132,29 @@ def open_accounts(n: int, k: int, cash: float, xp: Any = np, device: Any = None)
 def choose(mask: Array, yes: State, no: State) -> State:
     """Return, account by account, ``yes`` where ``mask`` (n,) is true, else ``no``.
 
-    ``choose(done, open_accounts(...), state)`` opens finished accounts anew.
+    ``choose(done, open_accounts(...), state)`` opens finished accounts anew. The clock is that
+    of ``no``; what ``yes`` remembers by its own clock is moved.
     """
     xp = namespace(mask)
+    later = no.clock - yes.clock
+    yes = yes._replace(
+        last_trade=yes.last_trade + later,
+        entry_from=yes.entry_from + later,
+    )
 
-    def pick(a: Array, b: Array) -> Array:
-        # (n,) and (blocks, n) end in n, (n, k) begins with it.
-        wide = a.ndim == 2 and a is not yes.past_peaks
-        return xp.where(mask[:, None] if wide else mask, a, b)
+    def pick(name: str, a: Array, b: Array) -> Array:
+        # (n,) and (PEAK_BLOCKS, n) end in n, (n, k) begins with it.
+        by_symbol = a.ndim == 2 and name != "past_peaks"
+        return xp.where(mask[:, None] if by_symbol else mask, a, b)
 
-    picked: dict[str, Any] = {}
-    for field in fields(State):
-        a, b = getattr(yes, field.name), getattr(no, field.name)
-        both = isinstance(a, tuple)
-        picked[field.name] = tuple(map(pick, a, b)) if both else pick(a, b)
-    return State(**picked)
+    chosen: dict[str, Any] = {"clock": no.clock}
+    for name in State._fields[1:]:
+        a, b = getattr(yes, name), getattr(no, name)
+        if isinstance(a, tuple):
+            chosen[name] = tuple(pick(name, x, y) for x, y in zip(a, b, strict=True))
+        else:
+            chosen[name] = pick(name, a, b)
+    return State(**chosen)
 
 
 def state_to_json(state: State) -> dict[str, Any]:
@@ -123,44 +162,42 @@ def state_to_json(state: State) -> dict[str, Any]:
 
     Floats are written as hexadecimal strings: every bit survives, and so do NaN and infinity.
     """
-    written: dict[str, Any] = {}
-    for field in fields(State):
-        value = getattr(state, field.name)
-        written[field.name] = (
-            [_plain(v) for v in value] if field.name == "recent" else _plain(value)
-        )
-    return written
+    return {name: _plain(getattr(state, name)) for name in State._fields}
 
 
 def state_from_json(written: Mapping[str, Any], xp: Any = np, device: Any = None) -> State:
     """Return the state ``state_to_json`` wrote; raise ``CorruptFile`` when it is none."""
-    names = {field.name for field in fields(State)}
-    if set(written) != names:
-        odd = ", ".join(sorted(set(written) ^ names))
+    if set(written) != set(State._fields):
+        odd = ", ".join(sorted(set(written) ^ set(State._fields)))
         raise CorruptFile(f"account snapshot: fields missing or unknown: {odd}")
     read: dict[str, Any] = {}
     for name, value in written.items():
         try:
-            if name == "recent":
-                read[name] = tuple(xp.asarray(_array(v), device=device) for v in value)
-            else:
-                read[name] = xp.asarray(_array(value), device=device)
-        except (TypeError, ValueError, KeyError) as error:
+            read[name] = _restored(value, xp, device)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise CorruptFile(f"account snapshot: field {name!r} does not read: {error}") from error
     return State(**read)
 
 
-def _plain(array: Array) -> dict[str, Any]:
-    values = np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+def _plain(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    values = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
     flat = values.ravel().tolist()
     if values.dtype == np.bool_:
         return {"shape": list(values.shape), "bool": [int(v) for v in flat]}
     return {"shape": list(values.shape), "float64": [float(v).hex() for v in flat]}
 
 
-def _array(plain: Mapping[str, Any]) -> np.ndarray:
+def _restored(plain: Any, xp: Any, device: Any) -> Any:
+    if isinstance(plain, int):
+        return plain
+    if isinstance(plain, list):
+        return tuple(_restored(v, xp, device) for v in plain)
     if "bool" in plain:
         flat = np.array([bool(v) for v in plain["bool"]], dtype=np.bool_)
     else:
         flat = np.array([float.fromhex(v) for v in plain["float64"]], dtype=np.float64)
-    return flat.reshape(plain["shape"])
+    return xp.asarray(flat.reshape(plain["shape"]), device=device)

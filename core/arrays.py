@@ -1,4 +1,4 @@
-"""Arrays: one name for their type, and the namespace (NumPy, torch …) they belong to.
+"""Arrays: one name for their type, the namespace (NumPy, torch …) they belong to, rare events.
 
 The engine is written to the Python array API, so that the same lines run on a CPU and a GPU.
 """
@@ -6,11 +6,13 @@ The engine is written to the Python array API, so that the same lines run on a C
 from typing import Any, TypeAlias
 
 import array_api_compat
+import numpy as np
 
 Array: TypeAlias = Any
 # np.ndarray or torch.Tensor: the array API has no common type to annotate with.
 
-_NAMESPACES: dict[type, Any] = {}
+# NumPy 2 is an array-API namespace by itself; a wrapper would cost half a microsecond per call.
+_NAMESPACES: dict[type, Any] = {np.ndarray: np}
 
 
 def namespace(array: Array) -> Any:
@@ -23,12 +25,35 @@ def namespace(array: Array) -> Any:
 
 
 def total(array: Array) -> Array:
-    """Sum (n, k) over its k symbols to (n,).
+    """Sum (n, k) over its k symbols to (n, 1).
 
     Adds in the order of the symbols, so that NumPy and torch, one account and many, agree to the
     last bit; a library's own ``sum`` may group the terms differently.
     """
-    result = array[:, 0]
-    for column in range(1, array.shape[1]):
-        result = result + array[:, column]
+    symbols = array.shape[1]
+    if symbols == 1:
+        return array
+    result = array[:, :1]
+    for column in range(1, symbols):
+        result = result + array[:, column : column + 1]
     return result
+
+
+def where_true(mask: Array) -> Array:
+    """Return the flat positions (m,) at which ``mask``, of any shape, is true, in order.
+
+    What happens to few accounts in a bar (stops, splits) is computed for those alone: cheaper
+    than computing it for all and choosing.
+    """
+    return mask.reshape(-1).nonzero()[0] if _is_numpy(mask) else mask.reshape(-1).nonzero()[:, 0]
+
+
+def put(array: Array, positions: Array, values: Any) -> Array:
+    """Return a copy of ``array`` with ``values`` at flat ``positions``."""
+    copied = array.copy() if _is_numpy(array) else array.clone()
+    copied.reshape(-1)[positions] = values
+    return copied
+
+
+def _is_numpy(array: Array) -> bool:
+    return isinstance(array, np.ndarray)

@@ -89,10 +89,9 @@ class Bar:
     split_ratio: Array
     atr: Array
     volatility: Array
-    has_actions: bool = True  # False promises: no split and no dividend in here
 
 
-def bar_at(market: Market, rows: int | np.ndarray) -> Bar:
+def bar_at(market: Market, rows: int | slice | np.ndarray) -> Bar:
     """Return row ``rows`` as a bar: an int gives arrays (k,), an array (n,) gives (n, k)."""
     names = BAR_COLUMNS + RISK_COLUMNS
     return Bar(*(getattr(market, name)[rows] for name in names))

@@ -4,25 +4,41 @@ The one fee rule of training, backtest, shadow and paper. Knows nothing of accou
 """
 
 from core.arrays import Array, namespace
-from core.risk import Rules
+from core.rules import Rules
 
 
 def commission(shares: Array, price: Array, rules: Rules) -> Array:
-    """Return the commission (n, k) of orders that traded ``shares`` ≥ 0 at ``price``.
+    """Return the commission of orders that traded ``shares`` ≥ 0 at ``price``.
 
     The larger of the minimum and the per-share rate, plus basis points of the value; an order
     that traded nothing pays nothing.
     """
     xp = namespace(shares)
     ticket = xp.maximum(shares * rules.commission_per_share, rules.commission_minimum)
-    return xp.where(shares > 0.0, ticket, 0.0) + shares * price * rules.commission_rate
+    fee = xp.where(shares > 0.0, ticket, 0.0)
+    if rules.commission_rate is None:
+        return fee
+    return fee + shares * price * rules.commission_rate
 
 
-def fill_price(price: Array, side: Array, rules: Rules) -> Array:
+def fill_price(price: Array, side: Array | float, rules: Rules) -> Array:
     """Return ``price`` moved against the trader; ``side`` is +1 buying, −1 selling, 0 neither."""
     return price * (1.0 + side * rules.slippage_rate)
 
 
+def entry_need(price: Array, rules: Rules) -> Array:
+    """Return the buying power that one more share takes at an open of ``price``.
+
+    Its value, and ``max_leverage`` times what it costs: costs shrink the equity that backs the
+    whole position. The minimum commission comes on top, once per order.
+    """
+    rate = 0.0 if rules.commission_rate is None else rules.commission_rate
+    lost = rules.slippage_rate + (1.0 + rules.slippage_rate) * rate
+    return price * (1.0 + rules.max_leverage * lost) + (
+        rules.max_leverage * rules.commission_per_share
+    )
+
+
 def capacity(volume: Array, rules: Rules) -> Array:
-    """Return the whole shares that one order may trade in a bar of ``volume`` shares."""
+    """Return the whole shares that one account may trade in a bar of ``volume`` shares."""
     return namespace(volume).floor(volume * rules.volume_participation)

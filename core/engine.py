@@ -30,89 +30,79 @@ Rules of the book, in the order in which ``settle`` applies them:
   data is *truncation*, which the engine does not know.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from core import costs
 from core.accounts import PEAK_BLOCKS, State
-from core.arrays import Array, namespace, total
+from core.arrays import Array, namespace, put, total, where_true
 from core.bars import Bar, Market, bar_at
-from core.risk import Rules, Verdict, assess
+from core.fills import Book, Fills, exit_inside, fill_at_open, whole_shares
+from core.risk import Verdict, assess
+from core.rules import Rules
+from core.terms import PackedMarket, Terms, terms_of
 
-__all__ = ["Bar", "Fills", "Settlement", "Submission", "bar_at", "settle", "step", "submit"]
+__all__ = [
+    "Bar",
+    "Fills",
+    "PackedMarket",
+    "Settlement",
+    "Submission",
+    "bar_at",
+    "mark",
+    "settle",
+    "step",
+    "submit",
+]
 
-NO_EXIT, STOP_EXIT, TARGET_EXIT = 0, 1, 2
 MONTH_BARS = 21
 
 
-@dataclass(frozen=True, slots=True)
-class Fills:
-    """What traded in one bar; every array (n, k)."""
-
-    open_shares: Array  # signed whole shares filled at the open
-    open_price: Array  # slippage included
-    exit_shares: Array  # signed whole shares filled by a stop or target
-    exit_price: Array  # slippage included
-    exit_reason: Array  # NO_EXIT, STOP_EXIT or TARGET_EXIT
-    commission: Array  # account currency, of both
-    slippage: Array  # account currency, of both, already inside the prices
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The books after a bar's close, and what traded in it."""
 
     state: State
     fills: Fills
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """The books with the new pending orders, and the verdict of risk."""
 
     state: State
     verdict: Verdict
 
 
-def submit(state: State, target_weight: Array, bar: Bar, rules: Rules) -> Submission:
+def submit(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -> Submission:
     """Turn target weights (n, k) at the close of ``bar`` into pending whole shares.
 
     NaN holds: shares and working orders stay. Anything else replaces what is still pending.
     """
     xp = namespace(state.cash)
-    verdict = assess(state, target_weight, bar, rules)
-    allowed = verdict.allowed
-    wanted = xp.trunc(allowed * (state.equity * rules.fraction)[:, None] / bar.close)
-    pending = xp.where(xp.isnan(allowed), state.pending_shares, wanted - state.shares)
-    newest = xp.where(xp.isnan(target_weight), state.recent[0], target_weight)
-    submitted = replace(
-        state,
+    terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
+    verdict = assess(state, target_weight, terms, rules)
+    order = xp.trunc(verdict.shares) - state.shares
+    pending = xp.where(xp.isnan(order), state.pending_shares, order)
+    submitted = state._replace(
         pending_shares=pending,
-        recent=(newest, *state.recent[:-1]),
-        atr=bar.atr + xp.zeros_like(state.shares),
+        recent=(target_weight, *state.recent[:-1]),
+        atr=terms.atr,
     )
     return Submission(submitted, verdict)
 
 
-def settle(state: State, bar: Bar, rules: Rules) -> Settlement:
+def settle(state: State, bar: Bar | Terms, rules: Rules) -> Settlement:
     """Live through ``bar``: actions, fills at the open, stops and targets, mark at the close."""
-    if bar.has_actions:
-        state = apply_actions(state, bar)
-    capacity = costs.capacity(bar.volume, rules)
-    state, opened = _fill_at_open(state, bar, capacity, rules)
-    state, closed = _exit_inside(state, bar, capacity - opened.size, rules)
-    traded = opened.size + closed.size > 0.0
-    state = mark(state, bar, traded, rules)
-    fills = Fills(
-        open_shares=opened.shares,
-        open_price=opened.price,
-        exit_shares=closed.shares,
-        exit_price=closed.price,
-        exit_reason=closed.reason,
-        commission=opened.commission + closed.commission,
-        slippage=opened.slippage + closed.slippage,
-    )
-    return Settlement(state, fills)
+    terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
+    if terms.has_split:
+        state = apply_split(state, terms)
+    if terms.has_dividend:
+        state = state._replace(cash=state.cash + total(state.shares * terms.dividend)[:, 0])
+    book, opening = fill_at_open(state, terms, rules)
+    book, exits = exit_inside(book, opening, state.clock, terms, rules)
+    # An exit closes what is held: without an opening fill of its own it trades as well.
+    traded = opening.traded
+    if len(exits.positions):
+        traded = put(traded, exits.positions[exits.shares != 0.0], True)
+    state = _marked(state, book, terms.close, traded, rules)
+    return Settlement(state, Fills(opening, exits))
 
 
 def step(state: State, target_weight: Array, market: Market, row: int, rules: Rules) -> Settlement:
@@ -121,15 +111,13 @@ def step(state: State, target_weight: Array, market: Market, row: int, rules: Ru
     return settle(submitted, bar_at(market, row + 1), rules)
 
 
-def apply_actions(state: State, bar: Bar) -> State:
-    """Apply the splits and dividends of ``bar`` to shares, prices, orders and cash."""
+def apply_split(state: State, bar: Bar | Terms) -> State:
+    """Apply the splits of ``bar`` to shares, prices and orders; pay fractions at the open."""
     ratio = bar.split_ratio
     exact = state.shares * ratio
     shares = whole_shares(exact)
-    paid = (exact - shares) * bar.open + shares * bar.dividend
-    return replace(
-        state,
-        cash=state.cash + total(paid),
+    return state._replace(
+        cash=state.cash + total((exact - shares) * bar.open)[:, 0],
         shares=shares,
         entry_price=state.entry_price / ratio,
         stop=state.stop / ratio,
@@ -139,186 +127,82 @@ def apply_actions(state: State, bar: Bar) -> State:
     )
 
 
-def whole_shares(shares: Array) -> Array:
-    """Truncate toward zero, forgiving the rounding error of a ratio such as 1/3."""
-    return namespace(shares).trunc(shares * (1.0 + 1e-9))
-
-
-@dataclass(frozen=True, slots=True)
-class _Trade:
-    shares: Array  # signed
-    size: Array  # |shares|
-    price: Array
-    commission: Array
-    slippage: Array
-    reason: Array
-
-
-def _fill_at_open(state: State, bar: Bar, capacity: Array, rules: Rules) -> tuple[State, _Trade]:
-    xp = namespace(state.cash)
-    held = state.shares
-    possible = xp.minimum(xp.maximum(state.pending_shares, -capacity), capacity)
-    reduction = xp.maximum(xp.minimum(possible, xp.maximum(-held, 0.0)), xp.minimum(-held, 0.0))
-    asked = possible - reduction
-    increase = _affordable(state, bar, reduction, asked, rules)
-    shares = reduction + increase
-    size = xp.abs(shares)
-    price = costs.fill_price(bar.open, xp.sign(shares), rules)
-    commission = costs.commission(size, price, rules)
-    after = held + shares
-    grown = xp.abs(increase)
-    kept = xp.abs(held + reduction)
-    count = kept + grown
-    entry = (state.entry_price * kept + price * grown) / xp.where(count > 0.0, count, 1.0)
-    stop, target = _exit_prices(state, entry, after, grown > 0.0, rules)
-    filled = replace(
-        state,
-        cash=state.cash - total(shares * price + commission),
-        shares=after,
-        entry_price=entry,
-        stop=stop,
-        target=target,
-        # What the volume cap left stays; what buying power refused is cancelled.
-        pending_shares=state.pending_shares - possible,
-    )
-    slippage = size * xp.abs(price - bar.open)
-    return filled, _Trade(shares, size, price, commission, slippage, xp.zeros_like(shares))
-
-
-def _affordable(state: State, bar: Bar, reduction: Array, asked: Array, rules: Rules) -> Array:
-    """Scale ``asked`` (n, k) down to what the leverage limit leaves after the reductions.
-
-    The cost of ``scale * asked`` is convex in ``scale`` (a minimum commission, then a rate), so
-    the straight line between nothing and all never promises more than there is.
-    """
-    xp = namespace(state.cash)
-    leverage = rules.max_leverage
-    sold, bought = xp.abs(reduction), xp.abs(asked)
-    sell_price = costs.fill_price(bar.open, xp.sign(reduction), rules)
-    buy_price = costs.fill_price(bar.open, xp.sign(asked), rules)
-    sell_fee = costs.commission(sold, sell_price, rules)
-    buy_fee = costs.commission(sold + bought, buy_price, rules) - costs.commission(
-        sold, buy_price, rules
-    )
-    lost = sold * xp.abs(sell_price - bar.open) + sell_fee
-    equity = state.cash + total(state.shares * bar.open - lost)
-    room = leverage * equity - total(xp.abs(state.shares + reduction) * bar.open)
-    cost = bought * (bar.open + leverage * xp.abs(buy_price - bar.open)) + leverage * buy_fee
-    ticket = xp.where((bought > 0.0) & (sold == 0.0), leverage * rules.commission_minimum, 0.0)
-    need, least = total(cost), total(ticket)
-    variable = need - least
-    scale = (room - least) / xp.where(variable > 0.0, variable, 1.0)
-    scale = xp.minimum(xp.maximum(scale, 0.0), 1.0)
-    return xp.trunc(asked * scale[:, None])
-
-
-def _exit_prices(
-    state: State, entry: Array, shares: Array, grown: Array, rules: Rules
-) -> tuple[Array, Array]:
-    """Return stop and target (n, k): new where the position grew, NaN where there is none."""
-    xp = namespace(state.cash)
-    side = xp.sign(shares)
-    levels = []
-    for old, percent, multiple, sense in (
-        (state.stop, rules.stop_loss, rules.stop_loss_atr, -1.0),
-        (state.target, rules.take_profit, rules.take_profit_atr, 1.0),
-    ):
-        if percent is None and multiple is None:
-            levels.append(old)
-            continue
-        distance = _nearer(xp, entry, state.atr, percent, multiple)
-        level = xp.where(grown, entry + sense * side * distance, old)
-        levels.append(xp.where(shares == 0.0, xp.nan, level))
-    return levels[0], levels[1]
-
-
-def _nearer(xp: Any, entry: Array, atr: Array, percent: Any, multiple: Any) -> Array:
-    if multiple is None:
-        return entry * percent
-    by_atr = atr * multiple
-    if percent is None:
-        return by_atr
-    by_percent = entry * percent
-    # An unknown ATR (NaN) compares false and leaves the percentage.
-    return xp.where(by_atr < by_percent, by_atr, by_percent)
-
-
-def _exit_inside(state: State, bar: Bar, capacity: Array, rules: Rules) -> tuple[State, _Trade]:
-    xp = namespace(state.cash)
-    held = state.shares
-    side = xp.sign(held)
-    against = xp.where(side > 0.0, bar.low, bar.high)
-    favour = xp.where(side > 0.0, bar.high, bar.low)
-    alive = (held != 0.0) & (bar.volume > 0.0)
-    stop_gap = side * (bar.open - state.stop) <= 0.0
-    target_gap = side * (bar.open - state.target) >= 0.0
-    stopped = alive & (side * (against - state.stop) <= 0.0) & ~target_gap
-    reached = alive & (side * (favour - state.target) >= 0.0) & ~stopped
-    leaving = stopped | reached
-    size = xp.where(leaving, xp.minimum(xp.abs(held), capacity), 0.0)
-    shares = -side * size
-    level = xp.where(stopped, state.stop, state.target)
-    level = xp.where(leaving & ~(stop_gap | target_gap), level, bar.open)
-    price = xp.where(stopped, costs.fill_price(level, -side, rules), level)
-    commission = costs.commission(size, price, rules)
-    after = held + shares
-    flat = after == 0.0
-    closed = replace(
-        state,
-        cash=state.cash - total(shares * price + commission),
-        shares=after,
-        entry_price=xp.where(flat, 0.0, state.entry_price),
-        stop=xp.where(flat, xp.nan, state.stop),
-        target=xp.where(flat, xp.nan, state.target),
-        # Out means out: what is left leaves at the next opens, and no entry stays in the market.
-        pending_shares=xp.where(leaving, -after, state.pending_shares),
-        cooldown=xp.where(
-            stopped, float(rules.cooldown_bars), xp.maximum(state.cooldown - 1.0, 0.0)
-        ),
-    )
-    reason = xp.where(stopped, STOP_EXIT, xp.where(reached, TARGET_EXIT, NO_EXIT))
-    slippage = size * xp.abs(price - level)
-    return closed, _Trade(shares, size, price, commission, slippage, reason)
-
-
-def mark(state: State, bar: Bar, traded: Array, rules: Rules) -> State:
-    """Value the accounts at the close and update peak, drawdown state and memory.
+def mark(state: State, bar: Bar | Terms, traded: Array, rules: Rules) -> State:
+    """Value the accounts at the close and update peak, risk state and memory.
 
     ``traded`` (n, k) says where shares changed hands in this bar. The live gateway calls this
-    after booking the broker's fills.
+    after booking the broker's fills; ``settle`` ends with it.
     """
+    book = Book(
+        cash=state.cash[:, None],
+        shares=state.shares,
+        entry_price=state.entry_price,
+        stop=state.stop,
+        target=state.target,
+        pending_shares=state.pending_shares,
+        entry_from=state.entry_from,
+    )
+    return _marked(state, book, bar.close, traded, rules)
+
+
+def _marked(state: State, book: Book, close: Array, traded: Array, rules: Rules) -> State:
     xp = namespace(state.cash)
-    equity = state.cash + total(state.shares * bar.close)
-    least = state.opening_equity * 1e-9
-    log_return = xp.log(xp.maximum(equity, least) / xp.maximum(state.equity, least))
-    block_bars = -(-rules.drawdown_window_bars // PEAK_BLOCKS)
+    clock = state.clock + 1
+    equity = (book.cash + total(book.shares * close))[:, 0]
+    average = state.average_equity + (equity - state.average_equity) * (1.0 / MONTH_BARS)
     block_peak = xp.maximum(state.block_peak, equity)
-    peak = xp.maximum(xp.max(state.past_peaks, axis=0), block_peak)
-    age = state.block_age + 1.0
-    full = age >= block_bars
-    shifted = xp.concat([block_peak[None, :], state.past_peaks[:-1]], axis=0)
-    drawdown = 1.0 - equity / peak
-    ruined = state.ruined | (equity <= rules.ruin_fraction * state.opening_equity)
-    halted = state.halted | ruined
+    peak = xp.maximum(state.past_peak, block_peak)
+    past_peak, past_peaks = state.past_peak, state.past_peaks
+    if clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS) == 0:
+        past_peaks = xp.concat([block_peak[None, :], past_peaks[:-1]], axis=0)
+        past_peak, block_peak = xp.max(past_peaks, axis=0), equity
+    ruin = _by_account(rules.ruin_fraction) * state.opening_equity
+    halted = state.halted | (equity <= ruin)
     if rules.halt_drawdown is not None:
-        halted = halted | (drawdown >= rules.halt_drawdown)
+        halted = halted | (equity <= (1.0 - _by_account(rules.halt_drawdown)) * peak)
     reducing = began = state.reducing
     if rules.reduce_drawdown is not None:
-        reducing = drawdown >= rules.reduce_drawdown
-        began = reducing & ~state.reducing
-    return replace(
-        state,
+        reducing = equity <= (1.0 - _by_account(rules.reduce_drawdown)) * peak
+        began = reducing > state.reducing
+    pending, ruined = book.pending_shares, state.ruined
+    if len(where_true(halted)):
+        pending = xp.where(halted[:, None], -book.shares, pending)
+        ruined = ruined | (equity <= ruin)
+    return State(
+        clock=clock,
+        cash=book.cash[:, 0],
+        shares=book.shares,
+        entry_price=book.entry_price,
+        stop=book.stop,
+        target=book.target,
+        pending_shares=pending,
+        atr=state.atr,
         equity=equity,
-        log_return=log_return,
-        month_return=state.month_return * (1.0 - 1.0 / MONTH_BARS) + log_return,
+        previous_equity=state.equity,
+        opening_equity=state.opening_equity,
+        average_equity=average,
         peak=peak,
-        block_peak=xp.where(full, 0.0, block_peak),
-        past_peaks=xp.where(full, shifted, state.past_peaks),
-        block_age=xp.where(full, 0.0, age),
-        bars_since_trade=xp.where(traded, 0.0, state.bars_since_trade + 1.0),
-        atr=bar.atr + xp.zeros_like(state.shares),
+        block_peak=block_peak,
+        past_peak=past_peak,
+        past_peaks=past_peaks,
+        last_trade=xp.where(traded, float(clock), state.last_trade),
+        entry_from=book.entry_from,
+        recent=state.recent,
         reducing=reducing,
         began_reducing=began,
         halted=halted,
         ruined=ruined,
     )
+
+
+def _by_account(number: Any) -> Any:
+    """Return a rule's number, or its array (n, 1), so that it meets arrays (n,)."""
+    return number[:, 0] if hasattr(number, "ndim") else number
+
+
+def _per_account(terms: Terms, state: State) -> Terms:
+    shape = state.shares.shape
+    if terms.open.shape == shape:
+        return terms
+    xp = namespace(state.cash)
+    return terms.mapped(lambda array: xp.broadcast_to(array, shape))

@@ -5,12 +5,13 @@ went for and against it. Reads fills and bars; knows nothing of decisions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from core.bars import Market
-from core.engine import STOP_EXIT, Fills, whole_shares
+from core.fills import STOP_EXIT, Fills, whole_shares
 
 ORDER, STOP, TARGET, OPEN = "order", "stop", "target", "open"
 
@@ -44,21 +45,38 @@ class Trade:
         return self.exit_reason != OPEN
 
 
-def stack_fills(fills: Sequence[Fills], account: int = 0) -> Fills:
-    """Return the fills of one account, bar after bar, as arrays (T, k)."""
-    return Fills(
+class FillLog(NamedTuple):
+    """What one account traded, bar after bar; arrays (T, k) as in ``core.fills.Fills``."""
+
+    open_shares: np.ndarray
+    open_price: np.ndarray
+    exit_shares: np.ndarray
+    exit_price: np.ndarray
+    exit_reason: np.ndarray
+    commission: np.ndarray
+    slippage: np.ndarray
+
+    @property
+    def traded_value(self) -> np.ndarray:
+        """Value bought and sold in each bar, (T,), account currency."""
+        at_open = np.abs(self.open_shares) * self.open_price
+        return np.asarray(np.sum(at_open + np.abs(self.exit_shares) * self.exit_price, axis=1))
+
+
+def log_fills(fills: Sequence[Fills], account: int = 0) -> FillLog:
+    """Return the fills of one account, one element of ``fills`` per bar."""
+    return FillLog(
         *(
-            np.stack([np.asarray(getattr(f, field.name))[account] for f in fills])
-            for field in fields(Fills)
+            np.stack([np.asarray(getattr(each, name))[account] for each in fills])
+            for name in FillLog._fields
         )
     )
 
 
-def trades_of(market: Market, fills: Fills) -> list[Trade]:
+def trades_of(market: Market, fills: FillLog) -> list[Trade]:
     """Return the trades of one account, by entry; the last may be OPEN.
 
-    ``fills`` has arrays (T, k): row t is what traded in row t of ``market`` (see
-    ``stack_fills``). The account begins flat.
+    Row t of ``fills`` is what traded in row t of ``market``. The account begins flat.
     """
     trades: list[Trade] = []
     for column in range(len(market.symbols)):
@@ -114,7 +132,7 @@ class _Position:
 class _Log:
     """Walks the fills of one symbol through its bars."""
 
-    def __init__(self, market: Market, fills: Fills, column: int) -> None:
+    def __init__(self, market: Market, fills: FillLog, column: int) -> None:
         self.market = market
         self.fills = fills
         self.column = column

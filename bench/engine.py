@@ -1,0 +1,150 @@
+"""How many account-steps a second the engine makes on one core, every rule on.
+
+    python -m bench.engine [--accounts 1024] [--steps 2000]
+
+A step is one bar of one account: look up the bar, ``submit`` a target, ``settle`` the next bar;
+accounts stand at rows of their own, as in training, and a finished one is opened anew. NumPy's
+element-wise code knows one thread only; the figure is processor time of this process. The
+targets are drawn beforehand: a third hold, a third go to a new weight, a third repeat theirs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from core import settings
+from core.accounts import State, choose, open_accounts
+from core.bars import Market
+from core.engine import PackedMarket, settle, submit
+from core.rules import Rules
+
+ROWS = 3_000
+EPISODE = 252
+
+
+def every_rule() -> Rules:
+    """Return rules of which none is switched off."""
+    return Rules.of(
+        settings.Account(fraction=0.98, no_trade_band=0.02),
+        settings.Costs(commission_bps=0.5),
+        settings.RiskLimits(
+            max_weight=0.9,
+            max_exposure=0.8,
+            max_leverage=1.5,
+            volatility_target=0.25,
+            stop_loss=0.05,
+            take_profit=0.10,
+            stop_loss_atr=2.0,
+            take_profit_atr=4.0,
+            cooldown_bars=3,
+            reduce_drawdown=0.10,
+            halt_drawdown=0.30,
+        ),
+    )
+
+
+def random_market(rng: np.random.Generator) -> Market:
+    """Return a random walk with gaps, quarterly dividends and two splits."""
+    close = 100.0 * np.exp(np.cumsum(rng.normal(0.0003, 0.02, ROWS)))
+    open_ = close * np.exp(rng.normal(0.0, 0.005, ROWS))
+    dividend, split = np.zeros(ROWS), np.ones(ROWS)
+    dividend[::63] = 0.2
+    split[[ROWS // 3, 2 * ROWS // 3]] = 2.0
+    columns = {
+        "open": open_,
+        "high": np.maximum(open_, close) * np.exp(np.abs(rng.normal(0.0, 0.01, ROWS))),
+        "low": np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0.0, 0.01, ROWS))),
+        "close": close,
+        "volume": rng.integers(20_000, 2_000_000, ROWS).astype(float),
+        "dividend": dividend,
+        "split_ratio": split,
+        "atr": close * 0.02,
+        "volatility": rng.uniform(0.15, 0.5, ROWS),
+    }
+    time_ = np.datetime64("2000-01-03", "ns") + np.arange(ROWS) * np.timedelta64(1, "D")
+    return Market(("TEST",), time_, **{name: c[:, None] for name, c in columns.items()})
+
+
+def targets(rng: np.random.Generator, accounts: int) -> np.ndarray:
+    """Return (64, accounts, 1) target weights, NaN: hold."""
+    new = rng.uniform(0.0, 1.0, (64, accounts, 1))
+    kind = rng.integers(0, 3, new.shape)
+    return np.where(kind == 0, np.nan, np.where(kind == 1, new, np.round(new)))
+
+
+class Run:
+    """A batch of accounts, each at its own row, stepped as training steps them."""
+
+    def __init__(self, accounts: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.rules = every_rule()
+        self.market = PackedMarket.of(random_market(rng), self.rules)
+        self.weights = targets(rng, accounts)
+        self.fresh = open_accounts(accounts, 1, 100_000.0)
+        self.state: State = self.fresh
+        self.rows = rng.integers(0, ROWS - EPISODE - 1, accounts)
+        self.seconds = {"look up": 0.0, "submit": 0.0, "settle": 0.0, "open anew": 0.0}
+        self.bar = self.market.at(self.rows)
+
+    def step(self, index: int, clock: Callable[[], float]) -> None:
+        """Make one step of all accounts."""
+        begun = clock()
+        submitted = submit(self.state, self.weights[index % 64], self.bar, self.rules).state
+        decided = clock()
+        self.rows = self.rows + 1
+        self.bar = self.market.at(self.rows)
+        looked = clock()
+        self.state = settle(submitted, self.bar, self.rules).state
+        settled = clock()
+        over = self.state.terminated | (self.rows >= ROWS - 1)
+        if np.count_nonzero(over):
+            self.state = choose(over, self.fresh, self.state)
+            self.rows = np.where(over, 0, self.rows)
+            self.bar = self.market.at(self.rows)
+        self.seconds["submit"] += decided - begun
+        self.seconds["look up"] += looked - decided
+        self.seconds["settle"] += settled - looked
+        self.seconds["open anew"] += clock() - settled
+
+
+def measure(accounts: int, steps: int) -> dict[str, Any]:
+    """Return account-steps per second: the best and the median of ten stretches."""
+    run = Run(accounts)
+    for index in range(100):
+        run.step(index, time.perf_counter)
+    run.seconds = dict.fromkeys(run.seconds, 0.0)
+    stretches = []
+    for stretch in range(10):
+        begun = time.process_time()
+        for index in range(steps // 10):
+            run.step(stretch + index, time.perf_counter)
+        stretches.append(accounts * (steps // 10) / (time.process_time() - begun))
+    return {
+        "accounts": accounts,
+        "account_steps_per_second_best": max(stretches),
+        "account_steps_per_second_median": float(np.median(stretches)),
+        "microseconds_per_step": {k: v / steps * 1e6 for k, v in run.seconds.items()},
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+    }
+
+
+def main() -> None:
+    """Print the measurement as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--accounts", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=2000)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.accounts, arguments.steps), indent=2))
+
+
+if __name__ == "__main__":
+    main()
