@@ -19,7 +19,7 @@ SYMBOL_COLUMNS = (
 )
 SLEEVE_COLUMNS = (
     "drawdown",  # from the rolling peak x 5
-    "month_return",  # log return over about a month x 10
+    "month_return",  # equity over its average of about a month, less 1, x 10
     "reducing",  # 1 while the drawdown rule reduces
 )
 ACCOUNT_COLUMNS = SYMBOL_COLUMNS + SLEEVE_COLUMNS  # of an account with one symbol

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,14 +22,13 @@ def busy_accounts(n: int) -> State:
     rng = np.random.default_rng(n)
     shares = np.round(rng.normal(0, 300, (n, 1)))
     recent = tuple(np.where(rng.random((n, 1)) < 0.3, np.nan, rng.random((n, 1))) for _ in range(3))
-    return replace(
-        open_accounts(n, 1, 10_000.0),
+    return open_accounts(n, 1, 10_000.0)._replace(
         shares=shares,
         entry_price=np.where(shares == 0, 0.0, rng.uniform(20, 40, (n, 1))),
         pending_shares=np.round(rng.normal(0, 30, (n, 1))),
         equity=rng.uniform(5_000, 10_000, n),
-        month_return=rng.normal(0, 0.05, n),
-        bars_since_trade=np.round(rng.uniform(0, 90, (n, 1))),
+        average_equity=rng.uniform(6_000, 9_000, n),
+        last_trade=-np.round(rng.uniform(0, 90, (n, 1))),
         reducing=rng.random(n) < 0.5,
         recent=recent,
     )
@@ -43,15 +41,14 @@ def test_an_untouched_account_is_all_zeros():
 
 
 def test_every_column_by_hand():
-    state = replace(
-        open_accounts(1, 1, 10_000.0),
+    state = open_accounts(1, 1, 10_000.0)._replace(
         shares=np.array([[100.0]]),
         entry_price=np.array([[40.0]]),
         pending_shares=np.array([[-20.0]]),
         equity=np.array([9_000.0]),
-        month_return=np.array([-0.03]),
-        bars_since_trade=np.array([[5.0]]),
-        cooldown=np.array([[5.0]]),
+        average_equity=np.array([9_000.0 / 0.97]),
+        last_trade=np.array([[-5.0]]),
+        entry_from=np.array([[5.0]]),
         recent=(np.array([[0.5]]), np.array([[np.nan]]), np.array([[0.0]])),
         reducing=np.array([True]),
     )
@@ -75,8 +72,7 @@ def test_every_column_by_hand():
 
 
 def test_a_short_position_gains_when_the_price_falls():
-    state = replace(
-        open_accounts(1, 1, 10_000.0),
+    state = open_accounts(1, 1, 10_000.0)._replace(
         shares=np.array([[-10.0]]),
         entry_price=np.array([[50.0]]),
     )
@@ -85,8 +81,7 @@ def test_a_short_position_gains_when_the_price_falls():
 
 
 def test_a_ruined_account_stays_finite():
-    state = replace(
-        open_accounts(1, 1, 1000.0),
+    state = open_accounts(1, 1, 1000.0)._replace(
         shares=np.array([[-100.0]]),
         entry_price=np.array([[1.0]]),
         equity=np.array([-500.0]),
@@ -103,10 +98,12 @@ def test_one_account_has_the_bytes_it_has_among_many():
     def only(value, i):
         if isinstance(value, tuple):
             return tuple(only(v, i) for v in value)
+        if isinstance(value, int):
+            return value
         return value[:, i : i + 1] if value is state.past_peaks else value[i : i + 1]
 
     for i in (0, 7, 199):
-        one = State(**{name: only(getattr(state, name), i) for name in State.__slots__})
+        one = State(**{name: only(getattr(state, name), i) for name in State._fields})
         assert account_features(one, close(31.0))[0].tobytes() == together[i].tobytes()
 
 
@@ -114,9 +111,11 @@ def test_numpy_and_torch_agree_to_the_last_bit():
     state = busy_accounts(64)
 
     def moved(value):
-        return tuple(map(moved, value)) if isinstance(value, tuple) else torch.from_numpy(value)
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
+        return value if isinstance(value, int) else torch.from_numpy(value)
 
-    other = State(**{name: moved(getattr(state, name)) for name in State.__slots__})
+    other = State(**{name: moved(getattr(state, name)) for name in State._fields})
     bar = SimpleNamespace(close=torch.tensor([31.0], dtype=torch.float64))
     found = account_features(other, bar)
     assert found.dtype == torch.float32
