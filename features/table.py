@@ -22,6 +22,7 @@ from features.indicators import INDICATORS, VIX_INDICATORS, Prices
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20
+VIX_AGE = pd.Timedelta(days=7)  # an older VIX is not known
 _SHORTEST = 3  # bars: TA-Lib refuses less of an input that starts with NaN; such rows are NaN
 
 
@@ -31,12 +32,12 @@ def build_table(
     """Return the columns of ``spec``, float64 (T, d) on the index of ``bars``.
 
     NaN only in the warm-up: rows with less than ``LONGEST_LOOK_BACK`` bars since their anchor.
-    ``vix`` (closes by time) is read only where the spec has VIX columns.
+    ``vix`` (closes by time, increasing) is read only where the spec has VIX columns.
     """
-    columns, volatility_index = _arrays(bars, spec, interval, vix)
+    columns, vix_closes = _arrays(bars, spec, interval, vix)
     table = np.full((len(spec.columns), len(bars)), np.nan)  # as pandas keeps it
     for period in _periods(bars, spec):
-        computed = _columns_of(columns, volatility_index, period, spec)
+        computed = _columns_of(columns, vix_closes, period, spec)
         kept = slice(period.first - period.anchor, None)
         for column, values in zip(table, computed, strict=True):
             column[period.first : period.stop] = values[kept]
@@ -53,11 +54,11 @@ def build_row(
     if bars.empty:
         raise NotEnoughData("no bars: a feature row needs at least one")
     period = periods(_clock(bars), spec.interval, spec.anchor)[-1]
-    columns, volatility_index = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
+    columns, vix_closes = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
     length = period.stop - period.anchor
     if length < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
-    computed = _columns_of(columns, volatility_index, Period(0, length - 1, length), spec)
+    computed = _columns_of(columns, vix_closes, Period(0, length - 1, length), spec)
     return np.array([values[-1] for values in computed])
 
 
@@ -106,7 +107,9 @@ def _arrays(
         return columns, None
     if vix is None:
         raise NotEnoughData("the feature spec has VIX columns, but no VIX closes were given")
-    return columns, np.ascontiguousarray(vix.reindex(bars.index), dtype=np.float64)
+    # A day without a VIX of its own has the last one known.
+    known = vix.reindex(bars.index, method="ffill", tolerance=VIX_AGE)
+    return columns, np.ascontiguousarray(known, dtype=np.float64)
 
 
 def _prices(columns: dict[str, Array], period: Period) -> Prices:

@@ -1,0 +1,105 @@
+"""Stage ``featurize``: validated bars to a feature table and the columns that risk needs.
+
+``python -m pipelines.featurize AAPL``. Reads ``data/validated/<name>.parquet`` (and the VIX, where
+there is one), writes ``data/features/<name>.parquet``, byte for byte the same each time, and
+``<name>.json``, which says how the table was made.
+
+VIX columns join only where they cost no row: the VIX must be known on every bar on which all other
+columns are. Which symbol is the VIX is fixed in ``VIX_NAMES``; it needs no features of its own.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from core.errors import DataError
+from core.home import Home
+from core.settings import Interval, Params
+from features.spec import FeatureSpec, spec_from
+from features.table import build_table, risk_columns
+from pipelines.stage import main
+from sources.files import parquet_bytes, read_parquet, write_whole
+
+VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
+
+
+def validated_path(home: Home, name: str) -> Path:
+    """Return where the validated bars of a dataset (``AAPL``, ``SPY-5m``) lie."""
+    return home.data / "validated" / f"{name}.parquet"
+
+
+def features_path(home: Home, name: str) -> Path:
+    """Return where the features of a dataset lie; its ``.json`` lies beside it."""
+    return home.data / "features" / f"{name}.parquet"
+
+
+def interval_of(name: str) -> Interval:
+    """Return the interval a dataset's name ends in: ``SPY-5m`` is 5m, ``BRK-B`` is 1d."""
+    found: Interval
+    for found in get_args(Interval):
+        if name.endswith(f"-{found}"):
+            return found
+    return "1d"
+
+
+def validated_bars(home: Home, name: str) -> pd.DataFrame:
+    """Read the validated bars of a dataset; raise ``DataError`` when there are none yet."""
+    path = validated_path(home, name)
+    if not path.exists():
+        symbol = name.removesuffix(f"-{interval_of(name)}")
+        raise DataError(
+            f"{path}: no validated bars of {symbol} yet; run `ratchet ingest {symbol}`, "
+            "then `dvc repro`"
+        )
+    return read_parquet(path)[0]
+
+
+def vix_closes(home: Home) -> pd.Series | None:
+    """Return the validated closes of the VIX, or None where it was never ingested."""
+    for name in VIX_NAMES:
+        if validated_path(home, name).exists():
+            return validated_bars(home, name)["close"]
+    return None
+
+
+def featurize(
+    bars: pd.DataFrame, params: Params, interval: Interval, vix: pd.Series | None = None
+) -> tuple[pd.DataFrame, FeatureSpec]:
+    """Return features and ``RISK_COLUMNS`` of ``bars``, and the spec that made them."""
+    spec = spec_from(params, interval)
+    table = build_table(bars, spec, interval)
+    with_vix = spec_from(params, interval, vix=True)
+    if vix is not None and with_vix.uses_vix:
+        wide = build_table(bars, with_vix, interval, vix)
+        complete = np.isfinite(table.to_numpy()).all(axis=1)
+        if np.isfinite(wide.to_numpy()[complete]).all():
+            table, spec = wide, with_vix
+    return table.join(risk_columns(bars, spec, interval)), spec
+
+
+def run(home: Home, params: Params, name: str) -> None:
+    """Write features and their description; raise ``DataError`` without validated bars."""
+    bars = validated_bars(home, name)
+    vix = None if name in VIX_NAMES else vix_closes(home)
+    table, spec = featurize(bars, params, interval_of(name), vix)
+    content = parquet_bytes(table)
+    description = {
+        **spec.table_part,
+        "rows": len(table),
+        "first": table.index[0].isoformat() if len(table) else None,
+        "last": table.index[-1].isoformat() if len(table) else None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    path = features_path(home, name)
+    write_whole(path, content)
+    text = json.dumps(description, indent=2) + "\n"
+    write_whole(path.with_suffix(".json"), text.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(run))
