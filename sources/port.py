@@ -41,17 +41,22 @@ class Source(Protocol):
         ...
 
 
-def as_traded(frame: pd.DataFrame, convention: Convention) -> pd.DataFrame:
+def as_traded(
+    frame: pd.DataFrame, convention: Convention, splits: pd.Series | None = None
+) -> pd.DataFrame:
     """Return a bar frame (BAR_COLUMNS, as traded) from a delivered one; the input is unchanged.
 
     A split-adjusted price is multiplied by every later split ratio, its volume divided by it.
+    ``splits``: ratios by ex-date known at the delivery, where ``frame`` is only a part of it.
     """
     bars = frame.loc[:, list(BAR_COLUMNS)].astype(np.float64)
     if convention == "as_traded":
         return bars
-    ratios = bars["split_ratio"].to_numpy()
-    # Product of the splits after each row: a bar on the ex-date already trades in new shares.
-    later = np.append(np.cumprod(ratios[::-1])[::-1][1:], 1.0)
+    if splits is None:
+        splits = bars["split_ratio"][bars["split_ratio"] != 1.0]
+    later = np.ones(len(bars))
+    for ex_date, ratio in splits.items():
+        later[bars.index < ex_date] *= ratio  # a bar on the ex-date trades in new shares already
     for name in ("open", "high", "low", "close", "dividend"):
         bars[name] = bars[name] * later
     bars["volume"] = bars["volume"] / later

@@ -1,0 +1,29 @@
+"""How a stage runs from the command line of DVC: one dataset, one clear error.
+
+Owns arguments and exit codes of ``python -m pipelines.<stage> <name>``.
+"""
+
+import sys
+from collections.abc import Callable
+
+from core import telemetry
+from core.errors import RatchetError
+from core.home import Home
+from core.settings import Params, load_params
+
+ERROR = "error: "
+
+
+def main(run: Callable[[Home, Params, str], None]) -> int:
+    """Call ``run`` for the dataset named on the command line; return the exit code."""
+    telemetry.switch_off()
+    if len(sys.argv) != 2:
+        sys.stderr.write(f"{ERROR}expected one dataset, such as AAPL; found {sys.argv[1:]}\n")
+        return 2
+    try:
+        home = Home.from_environment()
+        run(home, load_params(home.params_file), sys.argv[1])
+    except RatchetError as error:
+        sys.stderr.write(f"{ERROR}{error}\n")
+        return error.exit_code
+    return 0

@@ -1,0 +1,116 @@
+"""The workspace: where ``dvc repro`` runs, for the checkout and for every other home.
+
+Owns its making and the call of DVC. The default home works in the checkout itself; any other home
+gets ``$RATCHET_HOME/workspace``, with parameters and manifests of its own and the checkout's code.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from core import errors
+from core.home import PROJECT, Home
+from core.progress import Progress, Report, silent
+from pipelines.stage import ERROR
+from sources.files import write_whole
+
+CODE = ("core", "sources", "features", "pipelines")
+OWN = ("params.yaml", "manifests")  # copied once, then this home's to change
+SHARED = ("dvc.yaml", ".dvcignore")  # follow the checkout
+CONFIG = "[core]\n    analytics = false\n    no_scm = true\n    check_update = false\n"
+
+
+def prepare(home: Home) -> Path:
+    """Return the workspace of ``home``, made ready for DVC; does nothing when it is."""
+    folder = home.workspace
+    if home.is_default:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OWN:
+        if not (folder / name).exists():
+            _copy(PROJECT / name, folder / name)
+    for name in SHARED:
+        content = (PROJECT / name).read_bytes()
+        if not (folder / name).exists() or (folder / name).read_bytes() != content:
+            write_whole(folder / name, content)
+    for name in CODE:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(PROJECT / name, target_is_directory=True)
+    if not (folder / ".dvc" / "config").exists():
+        write_whole(folder / ".dvc" / "config", CONFIG.encode())
+    return folder
+
+
+def reproduce(home: Home, targets: Sequence[str] = (), report: Report = silent) -> None:
+    """Run ``dvc repro`` in the workspace; a stage's own error is raised as it was printed.
+
+    ``targets``: ``featurize@AAPL`` …; all stages by default.
+    """
+    folder = prepare(home)
+    total = max(1, 3 * len(targets or _datasets(folder)))
+    command = [sys.executable, "-m", "dvc", "repro", *targets]
+    with (
+        _alone(folder),
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            begun = sum("Running stage" in said or "didn't change" in said for said in lines)
+            report(Progress("datasets", min(1.0, begun / total), line.strip()))
+    if process.returncode:
+        raise _failure(lines)
+    report(Progress("datasets", 1.0, "datasets are up to date"))
+
+
+def _datasets(folder: Path) -> list[str]:
+    return [path.stem for path in (folder / "manifests").glob("*.json")]
+
+
+def _environment(home: Home) -> dict[str, str]:
+    scripts = str(Path(sys.executable).parent)
+    return os.environ | {
+        "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RATCHET_HOME": str(home.root),
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _failure(lines: list[str]) -> errors.RatchetError:
+    """Find the stage's one clear error in what DVC printed."""
+    for line in reversed(lines):
+        if line.startswith(ERROR):
+            return errors.DataError(line.removeprefix(ERROR))
+    told = " | ".join(line for line in lines[-5:] if line)
+    return errors.DataError(f"dvc repro failed: {told}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for a run of DVC in the same workspace: it refuses to share it."""
+    lock = folder / ".dvc" / "tmp" / "ratchet.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)

@@ -1,0 +1,82 @@
+"""Files that are written whole or not at all, and Parquet whose bytes depend on the data alone.
+
+Owns how Ratchet's files reach the disk. Knows nothing of what is in them.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.errors import CorruptFile, DiskFull, StorageError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` beside ``path``, sync it, rename it: a reader sees the old or the new.
+
+    Raises ``DiskFull`` or ``StorageError``; what was at ``path`` is then untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{path}: no space left on the device; nothing was written. Free some and repeat"
+            ) from error
+        raise StorageError(f"{path}: cannot be written ({error})") from error
+
+
+def parquet_bytes(frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
+    """Return ``frame`` (index ``time``, plain columns) as Parquet; same frame, same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame.reset_index(), preserve_index=False)
+    described = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
+    sink = pa.BufferOutputStream()
+    # pandas' own metadata names library versions: without it the bytes are the data's alone.
+    pq.write_table(table.replace_schema_metadata(described), sink, compression="zstd")
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return frame (index ``time``) and metadata; raise ``CorruptFile`` naming the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        frame: pd.DataFrame = table.to_pandas()
+        frame = frame.set_index("time")
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptFile(
+            f"{path}: does not read as Parquet ({reason}); restore it from a backup, or delete it "
+            "and ingest again"
+        ) from error
+    metadata: dict[bytes, Any] = table.schema.metadata or {}
+    return frame, {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` against other processes; waits for its turn, freed when a holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
