@@ -104,6 +104,12 @@ def bundle_sha256(folder: Path) -> str:
     return _verified(folder, None)[1]
 
 
+def card_of(folder: Path) -> Card:
+    """Return the card of a verified bundle without opening its policy; raise ``BadBundle``."""
+    files, _ = _verified(folder, None)
+    return Card.from_json(_parsed(folder / CARD, files[CARD]))
+
+
 def canonical(content: Mapping[str, Any]) -> bytes:
     """Return JSON bytes that depend on the content alone; raise ``ValueError`` on NaN."""
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)

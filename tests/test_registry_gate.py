@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from registry_kit import BARS, QUICK, YEAR, strong, world
 
 from core.errors import RegistryError
 from core.settings import Gate
-from registry.gate import Evidence, GateReport, Reason, judge
+from registry.gate import GateReport, Reason, judge
 from registry.significance import (
     deflated_sharpe,
     expected_maximum_sharpe,
@@ -18,10 +19,6 @@ from registry.significance import (
     sharpe_ratio,
     stationary_bootstrap,
 )
-
-QUICK = Gate(bootstrap_samples=300)
-YEAR = 252**0.5
-BARS = 470
 
 
 def test_the_deflated_sharpe_ratio_equals_the_papers_example() -> None:
@@ -77,27 +74,6 @@ def test_bootstrap_is_the_same_in_one_chunk_and_many() -> None:
     assert first[2] == 0.0  # a tie is not better
 
 
-def world(sharpe: float, rng: np.random.Generator, trials: int = 9, drift: float = 0.4) -> Evidence:
-    """A market, an agent half in it with an edge of annual ``sharpe``, and the baselines."""
-    market = rng.standard_t(5, BARS) * 0.012 / (5 / 3) ** 0.5 + drift * 0.012 / YEAR
-
-    def agent(annual: float) -> np.ndarray:
-        own = rng.normal(size=BARS)
-        edge = annual * 0.0085 / YEAR
-        return 0.5 * (market - market.mean()) + 0.006 * own + edge
-
-    seeds = np.array([agent(sharpe) for _ in range(3)])
-    timing = np.where(rng.random(BARS) < 0.5, market, 0.0)
-    return Evidence(
-        candidate=seeds[0],
-        champion=market,
-        baselines={"flat": np.zeros(BARS), "buy_and_hold": market, "random": timing},
-        seeds=seeds,
-        trials=trials,
-        trial_sharpe_variance=(0.4 / YEAR) ** 2,
-    )
-
-
 def test_no_edge_is_hardly_ever_promoted_and_a_strong_edge_mostly() -> None:
     rng = np.random.default_rng(11)
     passed = {
@@ -118,10 +94,6 @@ def test_the_difference_test_keeps_its_level() -> None:
         shares += share_better(a, [b], 200, 10, rng)
     refused_wrongly = np.mean(np.array(shares) >= 0.90)
     assert 0.05 < refused_wrongly < 0.15  # nominal 0.10, standard error 0.019
-
-
-def strong() -> Evidence:
-    return world(4.0, np.random.default_rng(5))
 
 
 def reason(report: GateReport, test: str, subject: str | None = None) -> Reason:

@@ -1,0 +1,102 @@
+"""The promotion ledger keeps every entry, and notices when somebody did not."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from core.errors import CorruptFile, SchemaMismatch, StorageError
+from registry.history import append, read
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    path = tmp_path / "new" / "promotions.db"
+    for number in range(4):
+        agent = "aapl" if number % 2 == 0 else "ixic3x"
+        append(path, NOON + timedelta(hours=number), agent, "look", {"number": number})
+    return path
+
+
+def tamper(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def test_entries_come_back_in_order(ledger: Path) -> None:
+    entries = read(ledger)
+    assert [entry.id for entry in entries] == [1, 2, 3, 4]
+    assert [entry.body["number"] for entry in read(ledger, "aapl")] == [0, 2]
+    assert entries[1].at == NOON + timedelta(hours=1)
+    assert len({entry.hash for entry in entries}) == 4
+
+
+def test_an_absent_ledger_is_empty_and_stays_absent(tmp_path: Path) -> None:
+    assert read(tmp_path / "promotions.db") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_times_are_kept_in_utc(tmp_path: Path) -> None:
+    tokyo = datetime(2026, 3, 2, 21, tzinfo=timezone(timedelta(hours=9)))
+    assert append(tmp_path / "p.db", tokyo, "a", "look", {}).at == NOON
+    assert read(tmp_path / "p.db")[0].at.utcoffset() == timedelta(0)
+    with pytest.raises(StorageError, match="has no time zone"):
+        append(tmp_path / "p.db", datetime(2026, 3, 2), "a", "look", {})
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE entries SET agent = 'x' WHERE id = 2", "DELETE FROM entries WHERE id = 4"]
+)
+def test_rows_can_neither_change_nor_go(ledger: Path, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        tamper(ledger, statement)
+    assert len(read(ledger)) == 4
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken"),
+    [
+        ("UPDATE entries SET body = '{\"number\": 9}' WHERE id = 2", 2),
+        ("UPDATE entries SET at = '2020-01-01T00:00:00+00:00' WHERE id = 3", 3),
+        ("DELETE FROM entries WHERE id = 2", 2),
+        ("INSERT INTO entries VALUES (5, '2026', 'a', 'look', '{}', 'f', 'f')", 5),
+    ],
+)
+def test_tampering_behind_the_triggers_is_noticed(
+    ledger: Path, statement: str, broken: int
+) -> None:
+    tamper(
+        ledger,
+        "DROP TRIGGER entries_no_update",
+        "DROP TRIGGER entries_no_delete",
+        statement,
+    )
+    with pytest.raises(CorruptFile, match=f"chain of hashes breaks at entry {broken}:"):
+        read(ledger)
+
+
+def test_a_newer_ledger_is_left_alone(ledger: Path) -> None:
+    tamper(ledger, "PRAGMA user_version = 2")
+    with pytest.raises(SchemaMismatch, match="has schema 2, this Ratchet knows 1"):
+        append(ledger, NOON, "aapl", "look", {})
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.db").write_text("not a database, but long enough to look like a header" * 50)
+    with pytest.raises(CorruptFile, match=r"p\.db: not a readable promotion ledger"):
+        read(tmp_path / "p.db")
+
+
+def test_many_writers_make_one_chain(tmp_path: Path) -> None:
+    path = tmp_path / "p.db"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: append(path, NOON, f"a{n % 3}", "look", {"n": n}), range(40)))
+    entries = read(path)
+    assert [entry.id for entry in entries] == list(range(1, 41))
+    assert {entry.body["n"] for entry in entries} == set(range(40))
