@@ -126,6 +126,7 @@ class Split(Section):
     train: float = Field(0.70, gt=0, lt=1)
     validation: float = Field(0.15, gt=0, lt=1)
     embargo_bars: int = Field(5, ge=0)  # dropped after a training window
+    first_fold: float = Field(0.40, gt=0, lt=1)  # of the research rows: never out of sample
     paper_bars: int = Field(126, ge=0)  # newest bars, kept for the paper session
 
 
