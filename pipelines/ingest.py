@@ -63,7 +63,7 @@ def run(
 
     delivery = make_source(source, path).fetch(symbol, interval, None, now)
     delivery = _complete(delivery, params.validation.calendar, now)
-    judged = validate.judge(
+    judged = validate.gate(
         as_traded(delivery.frame, delivery.convention), symbol, interval, params.validation, now
     )
     added = store.append(home, source, delivery)

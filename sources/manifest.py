@@ -19,6 +19,9 @@ from core.settings import Interval, Source
 from sources import store
 from sources.files import write_whole
 
+VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
+LIST = "manifests/datasets.yaml"
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -67,7 +70,9 @@ def enlist(home: Home, manifest: Manifest) -> None:
     manifest.save(path)
     names = sorted(file.stem for file in path.parent.glob("*.json"))
     listed = "datasets:\n" + "".join(f'  - "{name}"\n' for name in names)
-    write_whole(path.parent / "datasets.yaml", listed.encode())
+    # Every feature table may carry VIX columns: DVC must know when the VIX changes.
+    vix = next((f"data/validated/{name}.parquet" for name in VIX_NAMES if name in names), LIST)
+    write_whole(home.workspace / LIST, f"{listed}vix: {vix}\n".encode())
 
 
 def manifest_path(home: Home, symbol: str, interval: str) -> Path:
@@ -77,7 +82,7 @@ def manifest_path(home: Home, symbol: str, interval: str) -> Path:
 
 def content_sha256(bars: pd.DataFrame) -> str:
     """Hash times (ns) and BAR_COLUMNS (float64, little endian) of a bar frame."""
-    digest = hashlib.sha256(bars.index.as_unit("ns").asi8.astype("<i8").tobytes())
+    digest = hashlib.sha256(pd.DatetimeIndex(bars.index).as_unit("ns").asi8.astype("<i8").tobytes())
     for name in BAR_COLUMNS:
         digest.update(np.ascontiguousarray(bars[name], dtype="<f8").tobytes())
     return digest.hexdigest()

@@ -118,7 +118,8 @@ def _changed(known: pd.DataFrame, offered: pd.DataFrame, convention: Convention)
 
 def _described(delivery: Delivery) -> dict[str, str]:
     ratios = delivery.frame["split_ratio"]
-    splits = {time.isoformat(): ratio for time, ratio in ratios[ratios != 1.0].items()}
+    split = ratios[ratios != 1.0]
+    splits = dict(zip(split.index.map(pd.Timestamp.isoformat), split.tolist(), strict=True))
     return {
         "symbol": delivery.symbol,
         "interval": delivery.interval,

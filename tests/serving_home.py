@@ -136,9 +136,7 @@ class FolderShelf:
             seed=seed, created_at="2020-01-01T00:00:00+00:00", trial=7,
         )  # fmt: skip
         policy = network(len(observation_columns(spec)), seed)
-        return save_bundle(
-            self.root / agent / version, policy, spec, Scaler.fit(rows, spec), card
-        )
+        return save_bundle(self.root / agent / version, policy, spec, Scaler.fit(rows, spec), card)
 
     def point(self, agent: str, version: str) -> None:
         folder = self.root / agent
