@@ -86,7 +86,6 @@ def _environment(home: Home) -> dict[str, str]:
         "RATCHET_HOME": str(home.root),
         "DVC_NO_ANALYTICS": "1",
         "PYTHONPATH": str(PROJECT),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
