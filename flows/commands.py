@@ -32,20 +32,20 @@ def demo(home: Home, options: argparse.Namespace) -> int:
 def ingest(home: Home, options: argparse.Namespace) -> int:
     from flows.progress import Terminal
     from pipelines import ingest as stage
+    from pipelines import workspace
+    from sources.manifest import dataset_name
 
     params = _params(home)
-    with Terminal(_console(stderr=True)) as report:
+    console = _console(stderr=True)
+    path = Path(options.path) if options.path else None
+    with console.status(f"asking {options.source} for {options.symbol} …"):
         added = stage.run(
-            home,
-            params,
-            options.symbol,
-            source=options.source,
-            interval=options.interval,
-            path=Path(options.path) if options.path else None,
-            now=_now(),
-            report=report,
+            home, params, options.symbol, options.source, options.interval, path, now=_now()
         )
     print(added)
+    name = dataset_name(options.symbol, options.interval)
+    with Terminal(console) as report:
+        workspace.reproduce(home, [f"featurize@{name}"], report)
     return 0
 
 
