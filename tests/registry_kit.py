@@ -56,7 +56,7 @@ def make_scaler(spec: FeatureSpec) -> Scaler:
 def save_baseline(folder: Path, kind: str = "flat", seed: int = 0, **changes: Any) -> str:
     spec = make_spec()
     scaler = make_scaler(spec)
-    card = replace(CARD, algorithm=kind, seed=seed, **changes)
+    card = replace(CARD, **{"algorithm": kind, "seed": seed} | changes)
     return save_bundle(folder, make_baseline(kind, spec, scaler, seed), spec, scaler, card)
 
 
