@@ -1,0 +1,44 @@
+"""Accounts and their snapshots."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.accounts import choose, open_accounts, state_from_json, state_to_json
+from core.errors import CorruptFile
+
+
+def test_a_snapshot_keeps_every_bit() -> None:
+    state = open_accounts(2, 3, 1e5 / 3)._replace(
+        clock=7, equity=np.array([0.1 + 0.2, 5e-324]), halted=np.array([True, False])
+    )
+    written = json.dumps(state_to_json(state), allow_nan=False)
+    again = state_from_json(json.loads(written))
+    assert json.dumps(state_to_json(again)) == written
+    assert again.equity.tobytes() == state.equity.tobytes()
+    assert np.isnan(again.stop).all()
+    assert again.halted.tolist() == [True, False]
+    assert again.clock == 7
+
+
+def test_a_snapshot_without_a_field_is_refused() -> None:
+    written = state_to_json(open_accounts(1, 1, 100.0))
+    del written["stop"]
+    with pytest.raises(CorruptFile, match="unknown: stop"):
+        state_from_json(written)
+
+
+def test_a_snapshot_that_does_not_read_is_refused() -> None:
+    written = state_to_json(open_accounts(1, 1, 100.0))
+    written["cash"]["float64"] = ["ten"]
+    with pytest.raises(CorruptFile, match="'cash' does not read"):
+        state_from_json(written)
+
+
+def test_choose_takes_account_by_account() -> None:
+    rich, poor = open_accounts(3, 2, 500.0), open_accounts(3, 2, 5.0)
+    mixed = choose(np.array([True, False, True]), rich, poor)
+    assert mixed.cash.tolist() == [500.0, 5.0, 500.0]
+    assert mixed.shares.shape == (3, 2)
+    assert mixed.past_peaks.shape == poor.past_peaks.shape
