@@ -98,9 +98,7 @@ def test_what_the_gate_refused_needs_a_person_and_a_reason(home: Home) -> None:
     with pytest.raises(PromotionRefused, match="version 2: the gate never judged this bundle"):
         promotion.promote(home, "demo", 2, hours(1))
     judged(home, 2, good=False)
-    with pytest.raises(
-        PromotionRefused, match=r"2: refuse: Sharpe .* override with a name"
-    ):
+    with pytest.raises(PromotionRefused, match=r"2: refuse: Sharpe .* override with a name"):
         promotion.promote(home, "demo", 2, hours(1))
     for by, reason in (("ada", ""), ("", "I want it"), (" ", "x"), ("gate", "x")):
         with pytest.raises(PromotionRefused, match="needs a named person and a reason"):
