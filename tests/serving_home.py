@@ -1,7 +1,9 @@
 """A small world for the tests of serving: two markets, a random network, a shelf of bundles."""
 
+import hashlib
 import json
 import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,7 @@ def bars(seed: int, years: int = 4, volume: float = 3000.0) -> pd.DataFrame:
     return frame[["open", "high", "low", "close", "volume", "dividend", "split_ratio"]]
 
 
+@cache
 def market() -> dict[Instrument, pd.DataFrame]:
     """SOLO, FUND and INDEX; FUND lacks one of the reserved days, INDEX another."""
     solo, fund, index = bars(1), bars(2), bars(3)
@@ -71,8 +74,8 @@ def market() -> dict[Instrument, pd.DataFrame]:
     }
 
 
-def feed(bars_per_second: float = 0.0) -> ReplayFeed:
-    return ReplayFeed(market(), PAPER_BARS, bars_per_second)
+def feed(bars_per_second: float = 0.0, paper_bars: int = PAPER_BARS) -> ReplayFeed:
+    return ReplayFeed(market(), paper_bars, bars_per_second)
 
 
 def network(inputs: int, seed: int, hidden: int = 64) -> bytes:
@@ -153,8 +156,6 @@ class FolderShelf:
             raise UnknownVersion(f"{agent} has no Production")
         version = str(json.loads(alias.read_text()))
         manifest = self.root / agent / version / "manifest.json"
-        import hashlib
-
         return Published(version, hashlib.sha256(manifest.read_bytes()).hexdigest())
 
     def load(self, agent: str, published: Published) -> Bundle:
