@@ -118,6 +118,8 @@ class Close:
 
     def _bar_seen(self, bar: FeedBar, risk: Bar | None) -> rows.BarSeen:
         prices: dict[str, Any] = dict(zip(BAR_COLUMNS, bar.values, strict=True))
+        if risk:  # with the actions of bars that were skipped
+            prices |= {name: float(getattr(risk, name)[0]) for name in BAR_COLUMNS}
         return rows.BarSeen(
             **self._key,
             symbol=bar.instrument.symbol,

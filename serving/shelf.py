@@ -19,15 +19,15 @@ class RegistryShelf:
 
     def production(self, agent: str) -> Published:
         """Return what Production is; one call to the registry once a version is known."""
-        from registry import models
+        from registry.models import aliases, version
 
-        number = models.aliases(self._home, agent).get(ALIAS)
+        number = aliases(self._home, agent).get(ALIAS)
         if number is None:
             raise UnknownVersion(
                 f"{agent}: no version is {ALIAS}; `ratchet retrain {agent}` makes one"
             )
         if (agent, number) not in self._hashes:
-            found = models.version(self._home, agent, number)
+            found = version(self._home, agent, number)
             self._hashes[agent, number] = found.bundle_sha256
         return Published(str(number), self._hashes[agent, number])
 
@@ -41,12 +41,10 @@ class RegistryShelf:
             return load_bundle(folder, published.bundle_sha256)
         except BadBundle as damage:
             damaged, reason = folder.exists(), damage
-        from registry import models
+        from registry.models import fetch, version
 
         try:
-            copy = models.fetch(
-                self._home, models.version(self._home, agent, int(published.version))
-            )
+            copy = fetch(self._home, version(self._home, agent, int(published.version)))
         except ServiceUnavailable as error:
             if damaged:
                 raise BadBundle(f"{reason}; the registry that could replace it is away") from error

@@ -68,8 +68,7 @@ class Sleeve:
             self.signal.append(signal)
         self.trader.see()
         close = self._decide(traded, signal)
-        for report in close.settled.reports:
-            self._note(report)
+        self._working = self._after(close.settled.reports)
         with self._ledger.transaction():
             self._ledger.add(*close.record())
             for intent in close.intents():
@@ -86,6 +85,15 @@ class Sleeve:
         (self.traded if bar.instrument == self.traded.instrument else self.signal).append(bar)
         self._skipped.append(bar)
 
+    def _with_carried_actions(self, values: dict[str, float]) -> dict[str, float]:
+        """Add the splits and dividends of skipped bars, as datasets do (``carry_actions``)."""
+        for bar in reversed(self._skipped):
+            if bar.instrument == self.traded.instrument:
+                skipped = dict(zip(BAR_COLUMNS, bar.values, strict=True))
+                values["dividend"] += skipped["dividend"] / values["split_ratio"]
+                values["split_ratio"] *= skipped["split_ratio"]
+        return values
+
     def keep_snapshot(self, state: State, time: datetime) -> None:
         """Store the state inside the caller's transaction."""
         self._ledger.add_snapshot(self.session, self.name, time, state)
@@ -96,9 +104,8 @@ class Sleeve:
         answer = self.trader.decide(settled.state, bar)
         target = np.array([[np.nan if self.paused else answer.weight]])
         submission = engine.submit(settled.state, target, bar, self._rules)
-        replaced, ticket = self._orders(settled.state, submission.state, time)
-        done = {report.order_ref for report in settled.reports if report.status not in WORKING}
-        working = [*self._working, *(t.order_ref for t in settled.triggered)]
+        working = self._after(settled.reports)
+        replaced, ticket = self._orders(working, submission.state, time)
         return Close(
             session=self.session,
             agent=self.name,
@@ -113,7 +120,7 @@ class Sleeve:
             paused=self.paused,
             verdict=submission.verdict,
             after=submission.state,
-            cancels=tuple(r for r in dict.fromkeys(working) if replaced and r not in done),
+            cancels=tuple(working) if replaced else (),
             ticket=ticket,
             skipped=tuple(self._skipped),
         )
@@ -123,11 +130,20 @@ class Sleeve:
         bars = self.traded.since_anchor(spec.anchor)
         risk = risk_columns(bars, spec, spec.interval)
         newest = {name: bars[name].iloc[-1] for name in BAR_COLUMNS}
-        return bar_of(newest | {name: risk[name].iloc[-1] for name in RISK_COLUMNS})
+        newest |= {name: risk[name].iloc[-1] for name in RISK_COLUMNS}
+        return bar_of(self._with_carried_actions(newest))
 
-    def _orders(self, before: State, after: State, time: datetime) -> tuple[bool, Ticket | None]:
-        """Say whether the new target replaces what was working, and return the order to place."""
-        old, new = float(before.pending_shares[0, 0]), float(after.pending_shares[0, 0])
+    def _after(self, reports: Sequence[Report]) -> dict[str, Report]:
+        """Return the orders that still work after ``reports``."""
+        known = self._working | {report.order_ref: report for report in reports}
+        return {ref: report for ref, report in known.items() if report.status in WORKING}
+
+    def _orders(
+        self, working: Mapping[str, Report], after: State, time: datetime
+    ) -> tuple[bool, Ticket | None]:
+        """Say whether the new target replaces what is working, and return the order to place."""
+        old = sum(report.remaining for report in working.values())
+        new = float(after.pending_shares[0, 0])
         if new == old:
             return False, None
         if not new:
@@ -152,14 +168,7 @@ class Sleeve:
         if reports:
             with self._ledger.transaction():
                 self._ledger.add(*(status_of(self.session, r, time) for r in reports))
-        for report in reports:
-            self._note(report)
-
-    def _note(self, report: Report) -> None:
-        if report.status in WORKING:
-            self._working[report.order_ref] = report
-        else:
-            self._working.pop(report.order_ref, None)
+        self._working = self._after(reports)
 
     def recover(self, time: datetime) -> None:
         """After a restart: give the broker its orders back, and send what had not been sent."""

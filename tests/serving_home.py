@@ -50,7 +50,7 @@ def bars(seed: int, years: int = 4, volume: float = 3000.0) -> pd.DataFrame:
     close = 50.0 * np.exp(np.cumsum(rng.normal(0.0003, 0.018, len(index))))
     opened = np.concatenate([[close[0]], close[:-1]]) * np.exp(rng.normal(0, 0.004, len(index)))
     split, dividend = np.ones(len(index)), np.zeros(len(index))
-    split[-25], dividend[-12] = 2.0, 0.25
+    split[-25], dividend[-12], dividend[-10] = 2.0, 0.25, 0.125
     factor = np.cumprod(split)
     opened, close = opened / factor, close / factor
     frame = pd.DataFrame({"open": opened, "close": close}, index=index)

@@ -27,6 +27,7 @@ from core.settings import Params
 from features.account import account_features
 from features.observation import observe
 from features.table import build_table, risk_columns
+from pipelines.dataset import carry_actions
 from serving import status
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar, Instrument
@@ -83,7 +84,8 @@ def offline(settings: Params, shelf: Shelf, agent: str) -> Offline:
     table = build_table(signal_bars, bundle.spec, "1d")
     risk = risk_columns(traded, bundle.spec, "1d")
     clock = traded.index.intersection(signal_bars.index)
-    market = Market.from_frames({"X": traded.join(risk).loc[clock]})
+    joined = carry_actions(traded.join(risk), traded.index.isin(clock))
+    market = Market.from_frames({"X": joined})
     scaled = bundle.scaler.transform(table.loc[clock].to_numpy())
     rules, state = rules_of(settings, agent), open_accounts(1, 1, settings.account.cash)
     done = Offline([], [], [], {}, {}, 0.0)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from core import costs, engine
+from core import engine
 from core.accounts import State
 from core.bars import Bar
-from core.engine import STOP_EXIT, Fills
+from core.engine import Fills
 from core.errors import BrokerError
 from core.risk import Rules
 from serving.brokers.port import (
@@ -89,25 +89,28 @@ class PaperBroker:
 
     def settle(self, agent: str, state: State, bar: Bar, rules: Rules, time: datetime) -> Settled:
         """Let the engine live through the bar, and tell what it did in terms of orders."""
-        expected = float(engine.apply_actions(state, bar).pending_shares[0, 0])
-        settlement = engine.settle(state, bar, rules)
-        after, fills = settlement.state, settlement.fills
-        left = float(after.pending_shares[0, 0])
-        opened, closed = _trades(fills, bar, rules)
+        due = state
+        if float(bar.split_ratio[0]) != 1.0:
+            due = engine.apply_split(state, bar)
+        after, fills = engine.settle(state, bar, rules)
         executions: list[Execution] = []
         reports: list[Report] = []
         triggered: tuple[Ticket, ...] = ()
+        left = float(after.pending_shares[0, 0])
+        leaving = len(fills.exits.positions) > 0
+        # A sleeve that halts drops its order; the engine has put the liquidation in its place.
+        halts = bool(after.halted[0]) and not bool(state.halted[0])
         if agent in self._working:
-            ticket = self._working[agent].ticket
-            whole = opened.shares == expected
-            stays = left != 0.0 and not fills.exit_reason[0, 0]
+            ticket, opened = self._working[agent].ticket, _opened(fills)
             executions += opened.executed(ticket, time)
             if opened.shares and ticket.leg == "entry":
                 self._entries[agent] = ticket
-            if not stays or opened.shares:
-                reports.append(self._advance(ticket, opened.shares, left if stays else 0.0, whole))
-        if fills.exit_reason[0, 0]:
-            ticket = self._protective(agent, fills, left)
+            whole = opened.shares == float(due.pending_shares[0, 0])
+            remaining = 0.0 if leaving or halts else left
+            if opened.shares or remaining != self._reports[ticket.order_ref].remaining:
+                reports.append(self._advance(ticket, opened.shares, remaining, whole))
+        if leaving:
+            ticket, closed = self._protective(agent, fills, left), _closed(fills)
             triggered = (ticket,)
             executions += closed.executed(ticket, time)
             reports.append(self._advance(ticket, closed.shares, left, whole=True))
@@ -133,12 +136,12 @@ class PaperBroker:
         entry = self._entries.get(agent)
         if entry is None:
             raise BrokerError(f"{agent}: a stop came to life, but the ledger knows no entry for it")
-        leg: Leg = "stop" if int(fills.exit_reason[0, 0]) == STOP_EXIT else "target"
+        leg: Leg = "stop" if bool(fills.exits.stopped[0]) else "target"
         return replace(
             entry,
             leg=leg,
             kind="stop" if leg == "stop" else "limit",
-            shares=float(fills.exit_shares[0, 0]) + left,
+            shares=float(fills.exits.shares[0]) + left,
         )
 
     def _report(self, order_ref: str, status: Status, filled: float, remaining: float) -> Report:
@@ -175,13 +178,17 @@ class _Traded:
         ]
 
 
-def _trades(fills: Fills, bar: Bar, rules: Rules) -> tuple[_Traded, _Traded]:
-    """Split what traded at the open from what a stop or target traded: the engine adds costs up."""
-    size, price = abs(fills.open_shares), fills.open_price
-    fee = float(costs.commission(size, price, rules)[0, 0])
-    slippage = float((size * abs(price - bar.open))[0, 0])
-    opened = _Traded(float(fills.open_shares[0, 0]), float(price[0, 0]), fee, slippage)
-    fee = float(costs.commission(abs(fills.exit_shares), fills.exit_price, rules)[0, 0])
-    rest = max(float(fills.slippage[0, 0]) - slippage, 0.0)
-    exit_price = float(fills.exit_price[0, 0])
-    return opened, _Traded(float(fills.exit_shares[0, 0]), exit_price, fee, rest)
+def _opened(fills: Fills) -> _Traded:
+    """Return what traded at the open."""
+    trade = fills.opening
+    shares, price = float(trade.shares[0, 0]), float(trade.price[0, 0])
+    slippage = float(trade.size[0, 0] * abs(trade.price - trade.open)[0, 0])
+    return _Traded(shares, price, float(trade.commission[0, 0]), slippage)
+
+
+def _closed(fills: Fills) -> _Traded:
+    """Return what a stop or target traded."""
+    trade = fills.exits
+    shares, price = float(trade.shares[0]), float(trade.price[0])
+    slippage = abs(shares) * abs(price - float(trade.level[0]))
+    return _Traded(shares, price, float(trade.commission[0]), slippage)
