@@ -105,15 +105,20 @@ class PollingFeed:
         poll_seconds: float,
         name: str = "yfinance",
         vix: Callable[[], pd.Series | None] = lambda: None,
+        expected: Callable[[Instrument], datetime] | None = None,
         problem: Callable[[str], None] = lambda message: None,
     ) -> None:
+        """``fetch`` returns bars as traded since a time (None: all); ``expected`` the time of the
+        bar that must be there by now; ``problem`` is told what is wrong, once each time."""
         self.name = name
         self._fetch = fetch
         self._is_complete = is_complete
         self._poll_seconds = poll_seconds
         self._known: dict[Instrument, pd.DataFrame] = {}
         self.vix = vix
+        self._expected = expected
         self._problem = problem
+        self._told = ""
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         """Return the newest complete bar that all have: what happens from now on is traded."""
@@ -135,7 +140,8 @@ class PollingFeed:
                 try:
                     self._refresh(instrument)
                 except SourceUnavailable as error:
-                    self._problem(str(error))
+                    self._tell(str(error))
+                self._look_for_stale(instrument)
                 fresh += _bars_after(self._complete(instrument), instrument, moment)
             for bar in fresh:
                 seen[bar.instrument] = max(bar.time, seen[bar.instrument])
@@ -144,6 +150,20 @@ class PollingFeed:
                     return
                 yield tuple(together)
             stop.wait(self._poll_seconds)
+
+    def _look_for_stale(self, instrument: Instrument) -> None:
+        newest = self._complete(instrument).index[-1].to_pydatetime()
+        expected = self._expected(instrument) if self._expected else newest
+        if newest < expected:
+            self._tell(
+                f"{instrument.symbol}: newest bar is {newest.isoformat()}, expected "
+                f"{expected.isoformat()}; waiting for it"
+            )
+
+    def _tell(self, message: str) -> None:
+        if message != self._told:
+            self._problem(message)
+        self._told = message
 
     def _complete(self, instrument: Instrument) -> pd.DataFrame:
         if instrument not in self._known:

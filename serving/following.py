@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Protocol
+from typing import Final, Protocol
 
 from core.errors import RatchetError, ServiceUnavailable
 from registry.bundle import Bundle
 
-ALIAS = "Production"
+ALIAS: Final = "Production"
 
 
 @dataclass(frozen=True, slots=True)

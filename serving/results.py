@@ -78,8 +78,8 @@ def _sleeve(
     of: dict[str, Any] = {"session": session, "agent": agent}
     decisions = ledger.rows(rows.Decision, **of)
     interval: Any = ledger.rows(rows.BarSeen, **of, newest=1)[0].interval
-    equity = np.array([book.equity for book in books])
-    long_enough = len(equity) > 1
+    # Nothing is held at the first close, so its equity is the opening cash: the curve starts there.
+    equity = np.array([books[0].equity, *(book.equity for book in books)])
     return SleeveResult(
         agent=agent,
         model_versions=tuple(dict.fromkeys(d.model_version for d in decisions)),
@@ -91,9 +91,7 @@ def _sleeve(
         fills=len(ledger.rows(rows.Fill, **of)),
         interventions=sum(1 for v in ledger.rows(rows.Verdict, **of) if v.reasons),
         final_equity=float(equity[-1]),
-        total_return=float(total_return(equity)) if long_enough else 0.0,
-        sharpe=float(sharpe(equity, bars_per_year(interval, calendar)))
-        if long_enough
-        else float("nan"),
+        total_return=float(total_return(equity)),
+        sharpe=float(sharpe(equity, bars_per_year(interval, calendar))),
         max_drawdown=float(max_drawdown(equity)),
     )

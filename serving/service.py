@@ -1,0 +1,148 @@
+"""Serving a home: feeds built from its data, and the worker that trades on them.
+
+Owns the composition: which feed from which files or vendor. Knows nothing of how a bar is traded.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from core.calendar import is_partial, newest_complete
+from core.errors import ConfigError, DataError
+from core.home import Home
+from core.settings import Params
+from serving.feeds import Feed, PollingFeed, ReplayFeed
+from serving.history import Instrument
+from serving.logs import NAME
+from serving.results import SessionResult
+from serving.session import instruments_of
+from serving.worker import Worker
+from sources.catalogue import make_source
+from sources.files import read_parquet
+from sources.manifest import dataset_name
+from sources.port import Source, as_traded
+
+FeedName = Literal["replay", "yfinance"]
+VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
+GRACE = timedelta(minutes=15)  # after a daily close: vendors correct the last prints
+
+
+def served_agents(params: Params, agents: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the agents to serve: those asked for, else all but demonstrations."""
+    if agents:
+        for name in agents:
+            params.agent(name)
+        return tuple(agents)
+    served = tuple(name for name, entry in params.agents.items() if not entry.demonstration)
+    if not served:
+        raise ConfigError("params.yaml has no agent to serve by default; name one with --agents")
+    return served
+
+
+def make_feed(
+    home: Home,
+    params: Params,
+    agents: Sequence[str],
+    feed: FeedName = "replay",
+    bars_per_second: float | None = None,
+) -> Feed:
+    """Return a replay of the reserved validated bars, or a feed that polls Yahoo."""
+    if feed == "yfinance":
+        return polling_feed(params, make_source("yfinance"))
+    speed = params.paper.bars_per_second if bars_per_second is None else bars_per_second
+    wanted = _instruments(params, agents)
+    frames = {one: validated_bars(home, one.symbol, one.interval) for one in wanted}
+    vix = next((_closes(home, name) for name in VIX_NAMES if _path(home, name).exists()), None)
+    return ReplayFeed(frames, params.split.paper_bars, speed, vix)
+
+
+def validated_bars(home: Home, symbol: str, interval: str) -> pd.DataFrame:
+    """Read the validated bars of a symbol; raise ``DataError`` when there are none yet."""
+    path = _path(home, dataset_name(symbol, interval))
+    if not path.exists():
+        raise DataError(
+            f"{path}: no validated bars of {symbol} yet; run `ratchet ingest {symbol}`, "
+            "then `dvc repro`"
+        )
+    return read_parquet(path)[0]
+
+
+def polling_feed(
+    params: Params, source: Source, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> PollingFeed:
+    """Return a feed of complete bars as traded from a source that is asked again and again."""
+    calendar = params.validation.calendar
+
+    def fetch(instrument: Instrument, since: datetime | None) -> pd.DataFrame:
+        delivery = source.fetch(instrument.symbol, instrument.interval, since, now())
+        return as_traded(delivery.frame, delivery.convention)
+
+    def is_complete(instrument: Instrument, moment: datetime) -> bool:
+        grace = GRACE if instrument.interval == "1d" else timedelta(0)
+        return not is_partial(calendar, instrument.interval, moment, now() - grace)
+
+    def expected(instrument: Instrument) -> datetime:
+        return newest_complete(calendar, instrument.interval, now() - 2 * GRACE)
+
+    def problem(message: str) -> None:
+        logging.getLogger(NAME).warning("feed", extra={"problem": message})
+
+    return PollingFeed(
+        fetch,
+        is_complete,
+        params.paper.poll_seconds,
+        name=source.name,
+        vix=_polled_vix(fetch, now),
+        expected=expected,
+        problem=problem,
+    )
+
+
+def serve(
+    home: Home,
+    params: Params,
+    agents: Sequence[str] | None = None,
+    feed: FeedName = "replay",
+    bars_per_second: float | None = None,
+    stay: bool = False,
+) -> SessionResult:
+    """Trade on paper until the feed ends (``stay``: until stopped); return the session's result.
+
+    Raises ``NotAllowed`` when TRADING_MODE asks for live trading or another worker serves ``home``.
+    """
+    chosen = served_agents(params, agents)
+    source = make_feed(home, params, chosen, feed, bars_per_second)
+    return Worker(home, params, chosen, source, stay=stay).run()
+
+
+def _instruments(params: Params, agents: Iterable[str]) -> list[Instrument]:
+    return list(dict.fromkeys(one for name in agents for one in instruments_of(params, name)))
+
+
+def _path(home: Home, name: str) -> Path:
+    return home.data / "validated" / f"{name}.parquet"
+
+
+def _closes(home: Home, name: str) -> pd.Series:
+    return validated_bars(home, name, "1d")["close"]
+
+
+def _polled_vix(
+    fetch: Callable[[Instrument, datetime | None], pd.DataFrame], now: Callable[[], datetime]
+) -> Callable[[], pd.Series | None]:
+    """Fetch the VIX once a day, and only for a policy that looks at it."""
+    known: dict[str, pd.Series] = {}
+
+    def closes() -> pd.Series | None:
+        day = f"{now():%Y-%m-%d}"
+        if day not in known:
+            frame = fetch(Instrument("yfinance", "^VIX", "1d"), None)
+            known.clear()
+            known[day] = frame["close"]
+        return known[day]
+
+    return closes
