@@ -3,27 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from backtest_kit import FREE, apple, scaler
 
-from core.bars import Market
 from core.errors import NotEnoughData
-from core.risk import Rules
-from core.settings import Account, Costs, Params, RiskLimits, parse_params
 from features.dataset import Dataset
 from features.scaler import Scaler
-from features.spec import spec_from
-from features.table import build_table, risk_columns
 from registry.baselines import make_baseline
 from registry.policy import Decision, Policy
-from sources.bundled import LISTINGS
 from training.backtest import BacktestResult, run
 from training.splits import Window
 
-PARAMS: Params = parse_params({"agents": {"aapl": {"symbol": "AAPL"}}})
-FREE = Rules.of(
-    Account(fraction=1.0, no_trade_band=0.0),
-    Costs(commission_per_share=0.0, commission_minimum=0.0, slippage_bps=0.0),
-    RiskLimits(reduce_drawdown=None, halt_drawdown=None),
-)
+__all__ = ["apple", "scaler"]  # fixtures
 
 
 class Script:
@@ -35,20 +25,6 @@ class Script:
     def decide(self, observation: np.ndarray) -> Decision:
         weight = np.array([[next(self.weights)]])
         return Decision(weight, np.nan_to_num(weight), np.ones(1))
-
-
-@pytest.fixture(scope="module")
-def apple() -> Dataset:
-    bars = LISTINGS["AAPL"].load().iloc[:900]
-    spec = spec_from(PARAMS, "1d")
-    market = Market.from_frames({"AAPL": bars.join(risk_columns(bars, spec, "1d"))})
-    table = build_table(bars, spec, "1d").to_numpy()
-    return Dataset.of("AAPL", "AAPL", market, table, spec)
-
-
-@pytest.fixture(scope="module")
-def scaler(apple: Dataset) -> Scaler:
-    return Scaler.fit(apple.table[apple.first_row :], apple.spec)
 
 
 def test_a_decision_at_one_close_fills_at_the_next_open(apple: Dataset, scaler: Scaler) -> None:
