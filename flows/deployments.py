@@ -14,6 +14,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from core.home import Home
 from core.settings import Params, load_params
+from flows.feeds import scheduled_agents
 from flows.ingesting import ingest
 from flows.leftovers import clear_dead_runs
 from flows.monitoring import monitor
@@ -41,9 +42,8 @@ ONE_AT_A_TIME = ConcurrencyLimitConfig(
 def every_deployment(params: Params) -> list["RunnerDeployment"]:
     """Return the deployments of all agents that are not for the demo only."""
     found = [_deployment(ingest, "all", [_at(AFTER_THE_SESSION, "session", True)], {})]
-    for name, agent in params.agents.items():
-        if agent.demonstration:
-            continue
+    for name in scheduled_agents(params):
+        agent = params.agent(name)
         schedules = [
             _at(WEEKLY, "weekly", agent.schedule == "weekly", {"reason": "weekly schedule"}),
             _at(MONTHLY, "monthly", agent.schedule == "monthly", {"reason": "monthly schedule"}),

@@ -12,8 +12,9 @@ from prefect.logging import get_run_logger
 
 from core.errors import SourceUnavailable
 from core.home import Home
-from core.settings import Params, load_params
+from core.settings import load_params
 from flows import announce
+from flows.feeds import Feed, feeds, scheduled_agents
 from flows.progress import RunProgress, heard_by
 
 MORE_TRIES = 4
@@ -26,19 +27,19 @@ def _was_the_network(task: Any, run: Any, state: Any) -> bool:
 
 @task(
     name="fetch",
-    task_run_name="fetch-{symbol}",
+    task_run_name="fetch-{feed.symbol}",
     retries=MORE_TRIES,
     retry_delay_seconds=WAITS_SECONDS,
     retry_condition_fn=_was_the_network,
 )
-def fetch(symbol: str, source: str, interval: str) -> str:
-    """Append what is new of ``symbol`` to the store; return one line about it."""
+def fetch(feed: Feed) -> str:
+    """Append what is new of one symbol to the store; return one line about it."""
     from pipelines import ingest as stage
 
     home = Home.from_environment()
     params = load_params(home.params_file)
-    added = stage.run(home, params, symbol, source=source, interval=interval, now=datetime.now(UTC))
-    return str(added)
+    now = datetime.now(UTC)
+    return str(stage.run(home, params, feed.symbol, feed.source, feed.interval, now=now))
 
 
 @flow(name="ingest", on_failure=[announce.failed], on_crashed=[announce.failed])
@@ -52,22 +53,17 @@ def ingest(symbols: list[str] | None = None) -> None:
 
     home = Home.from_environment()
     params = load_params(home.params_file)
-    wanted = [feed for feed in feeds(params) if symbols is None or feed["symbol"] in symbols]
+    wanted = [
+        feed
+        for feed in feeds(params, scheduled_agents(params))
+        # A file does not grow by itself: its bars come by `ratchet ingest … --path`.
+        if feed.source != "csv" and (symbols is None or feed.symbol in symbols)
+    ]
     rows = []
     for feed in wanted:
-        told = fetch(feed["symbol"], feed["source"], feed["interval"])
+        told = fetch(feed)
         get_run_logger().info("%s", told)
-        rows.append({**feed, "result": told})
+        rows.append({"symbol": feed.symbol, "source": feed.source, "result": told})
     create_table_artifact(rows, key="ingest", description="what each source delivered")
-    workspace.reproduce(home, report=heard_by(RunProgress(key="datasets")))
-
-
-def feeds(params: Params) -> list[dict[str, str]]:
-    """Return each (symbol, source, interval) that a scheduled agent needs, once."""
-    found: dict[tuple[str, str, str], None] = {}
-    for agent in params.agents.values():
-        if agent.demonstration:
-            continue
-        for symbol in (agent.symbol, agent.signal_symbol):
-            found[(symbol, agent.source, agent.interval)] = None
-    return [dict(zip(("symbol", "source", "interval"), feed, strict=True)) for feed in found]
+    targets = [f"featurize@{feed.dataset}" for feed in wanted]
+    workspace.reproduce(home, targets, heard_by(RunProgress(key="datasets")))

@@ -11,7 +11,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from core.home import Home
 from core.settings import load_params
-from flows import announce, reports, slot
+from flows import announce, reports, servers, slot
 from flows.progress import RunProgress, heard_by, slug
 
 if TYPE_CHECKING:
@@ -64,23 +64,23 @@ def retrain(
             now=now,
             report=heard_by(RunProgress(key=f"retrain-{agent}")),
         )
-    _publish(done)
+    _publish(home, done)
     return done
 
 
 def _publish(home: Home, done: "Retrained") -> None:
     """Store the verdict, the comparison and the way to the evidence as artifacts of this run."""
+    address = _mlflow_address(home, done.run_id)
     create_table_artifact(
         reports.scoreboard(done.contenders),
         key=slug(f"retrain-{done.agent}-gate"),
         description=f"**{done.verdict}**: {'; '.join(done.reasons)}",
     )
     create_markdown_artifact(
-        reports.retrained_markdown(done, mlflow_run(home, done.run_id)),
+        reports.retrained_markdown(done, address),
         key=slug(f"retrain-{done.agent}"),
         description=f"{done.agent}: {done.verdict}",
     )
-    address = mlflow_run(home, done.run_id)
     if address:
         create_link_artifact(
             address,
@@ -88,3 +88,12 @@ def _publish(home: Home, done: "Retrained") -> None:
             link_text="the run in MLflow",
             description=f"Parameters, trials, curves and reports of {done.agent}.",
         )
+
+
+def _mlflow_address(home: Home, run_id: str) -> str:
+    """Return where a browser finds the run; empty while no MLflow page is up."""
+    from registry.tracking import backend_uri, run_address
+
+    note = servers.noted(home).get("mlflow")
+    page = note.url if note else backend_uri(home)
+    return run_address(page, run_id) if page.startswith("http") else ""

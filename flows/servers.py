@@ -249,7 +249,7 @@ def _members(group: int) -> list[int]:
 def _is_alive(note: Note) -> bool:
     try:
         process = psutil.Process(note.pid)
-        return process.is_running() and abs(process.create_time() - note.created) < 1.0
+        return bool(abs(process.create_time() - note.created) < 1.0)
     except psutil.NoSuchProcess:
         return False
 

@@ -75,24 +75,36 @@ def _start_all(
         parts.append(made)
         return made
 
+    elsewhere = _mlflow_elsewhere(home)
     prefect = part("prefect", lambda: servers.start_prefect(home, ports[0]))
-    mlflow = part("mlflow", lambda: servers.start_mlflow(home, ports[1]))
-    if with_worker:
-        part("worker", lambda: servers.start_ratchet(home, "worker", ["flows.cli", "serve"], {}))
+    if not elsewhere:
+        part("mlflow", lambda: servers.start_mlflow(home, ports[1]))
     with console.status("starting Prefect and MLflow …"):
-        prefect.server.wait_until_healthy()
-        # The runner registers its deployments with Prefect at once, so Prefect comes first.
-        extra = prefect_environment(home, f"{prefect.server.note.url}/api")
-        arguments = ["flows.deployments"]
-        part("runner", lambda: servers.start_ratchet(home, "runner", arguments, extra))
-        mlflow.server.wait_until_healthy()
+        for one in parts:
+            one.server.wait_until_healthy()
+    # Who talks to them comes after them.
+    extra = prefect_environment(home, f"{prefect.server.note.url}/api")
+    arguments = ["flows.deployments"]
+    part("runner", lambda: servers.start_ratchet(home, "runner", arguments, extra))
+    if with_worker:
+        serve = ["flows.cli", "serve", "--stay"]
+        part("worker", lambda: servers.start_ratchet(home, "worker", serve, {}))
     servers.write_notes(home, [one.server for one in parts])
+    mlflow = elsewhere or f"http://{servers.HOST}:{ports[1]}"
     console.print(f"Prefect  {prefect.server.note.url}   schedules, runs, rollback")
-    console.print(f"MLflow   {mlflow.server.note.url}   experiments, models, versions")
+    console.print(f"MLflow   {mlflow}   experiments, models, versions")
     if with_worker:
         console.print("worker   trades on paper; `ratchet ledger decisions` shows what it does")
     console.print(f"state    {home.root}   logs in {home.logs}")
     console.print("Ctrl-C stops them all.")
+
+
+def _mlflow_elsewhere(home: Home) -> str:
+    """Return the MLflow server that MLFLOW_TRACKING_URI names; empty where ours is to be used."""
+    from registry.tracking import backend_uri
+
+    uri = backend_uri(home)
+    return uri if uri.startswith("http") else ""
 
 
 def _keep_running(home: Home, console: Console, parts: list[Part]) -> None:
