@@ -4,6 +4,7 @@ Owns episodes: where they begin, when they end, what a step returns. The books a
 the observation is the features' and the reward is ``training/rewards.py``'s. Knows no learner.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +103,11 @@ class MarketBatch:
 
     def step(self, action: np.ndarray) -> Step:
         """Decide, live through one bar, and begin a new episode where one has ended."""
+        return self.trade(target_weight(action, self.actions, self.rules.allow_short))
+
+    def trade(self, weight: np.ndarray) -> Step:
+        """Do what ``step`` does, given target weights (n, 1), NaN: hold."""
         before = self.state
-        weight = target_weight(action, self.actions, self.rules.allow_short)
         submission = submit(before, weight, self._bar, self.rules)
         self.row = self.row + 1
         self._age += 1
@@ -161,6 +165,24 @@ class MarketBatch:
 
     def _observe(self) -> np.ndarray:
         return self.observation(self.row, account_features(self.state, self._bar))
+
+
+def play(
+    market: MarketBatch, decide: Callable[[np.ndarray], np.ndarray], rows: Rows, stretches: int
+) -> np.ndarray:
+    """Trade ``rows`` cut into equal stretches side by side; return log returns in time order.
+
+    Every stretch begins flat. ``decide`` turns observations (n, D) into target weights (n, 1);
+    ``market`` must have one account per stretch and episodes longer than a stretch.
+    """
+    bars = (rows[1] - rows[0] - 1) // stretches
+    observation = market.begin(rows[0] + bars * np.arange(stretches))
+    returns = np.empty((bars, stretches))
+    for bar in range(bars):
+        step = market.trade(decide(observation))
+        returns[bar] = step.state.log_return
+        observation = step.last_observation
+    return returns.T.ravel()
 
 
 class MarketEnv(gym.Env[np.ndarray, Any]):

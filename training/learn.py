@@ -15,6 +15,11 @@ import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 
 from core.calendar import bars_per_year
 from core.metrics import sharpe
@@ -24,16 +29,19 @@ from features.account import ACCOUNT_COLUMNS
 from features.dataset import Dataset
 from features.observation import observation_columns
 from features.scaler import Scaler
-from training.environment import MarketBatch, Rows
+from training.environment import MarketBatch, Rows, play
 from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
 from training.local import LocalAlgorithm, quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
+from training.rollout import REWARD_PER_BAR
 from training.sac import MarketSac, sac_config
-from training.spaces import Actions
+from training.spaces import Actions, target_weight
 
-VALIDATION_ACCOUNTS = 8
+VALIDATION_STRETCHES = 8
 LEAST_VALIDATION_BARS = 21
+
+FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "gradient_norm", "alpha")
 
 Metrics = dict[str, float]
 Report = Callable[[int, Metrics], None]
@@ -151,28 +159,30 @@ def _run(
     steps = 0
     for point in range(1, lesson.reports + 1):
         goal = lesson.steps * point / lesson.reports
-        result: dict[str, Any] = {}
+        results: list[dict[str, Any]] = []
         while steps < goal:
-            result = algorithm.train()
-            steps = int(result["num_env_steps_sampled_lifetime"])
+            results.append(algorithm.train())
+            steps = int(results[-1][NUM_ENV_STEPS_SAMPLED_LIFETIME])
         elapsed = time.perf_counter() - started
         metrics = {
             "steps": float(steps),
             "validation_score": validation_score(algorithm, lesson),
             "steps_per_second": steps / elapsed,
             "seconds_left": elapsed / steps * max(lesson.steps - steps, 0),
-            **_figures(result),
+            **_figures(results),
         }
         yield metrics
         report(steps, metrics)
 
 
-def _figures(result: dict[str, Any]) -> Metrics:
-    """Return the losses and the mean episode reward out of RLlib's result."""
-    figures = {"reward": float(result.get("env_runners", {}).get("episode_return_mean", np.nan))}
-    for name, value in result.get("learners", {}).get(DEFAULT_MODULE_ID, {}).items():
-        if name.endswith(("loss", "entropy", "kl", "norm", "alpha")):
-            figures[name] = float(value)
+def _figures(results: list[dict[str, Any]]) -> Metrics:
+    """Return the mean reward per bar, and the newest losses, out of RLlib's results."""
+    rewards = [result[ENV_RUNNER_RESULTS][REWARD_PER_BAR] for result in results]
+    figures = {"reward": float(np.mean(rewards))} if rewards else {}
+    for result in results:
+        for name, value in result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}).items():
+            if name in FIGURES:
+                figures[name] = float(value)
     return figures
 
 
@@ -182,29 +192,29 @@ def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
     The rows are cut into equal stretches that are traded side by side, each beginning flat:
     several times faster than one account after the other, and no single halt decides.
     """
-    start, stop = lesson.validation_rows
-    start = max(start, lesson.dataset.first_row)
-    stretches = max(1, min(VALIDATION_ACCOUNTS, (stop - start) // LEAST_VALIDATION_BARS))
-    bars = (stop - start - 1) // stretches
+    start = max(lesson.validation_rows[0], lesson.dataset.first_row)
+    rows = (start, lesson.validation_rows[1])
+    bars = rows[1] - rows[0]
+    stretches = max(1, min(VALIDATION_STRETCHES, bars // LEAST_VALIDATION_BARS))
     market = MarketBatch(
         lesson.dataset,
         lesson.scaler,
         lesson.rules,
-        lesson.environment.model_copy(update={"episode_bars": bars + 1}),
+        lesson.environment.model_copy(update={"episode_bars": bars}),
         find_reward("log_return"),
         stretches,
         np.random.default_rng(0),
-        rows=(start, stop),
+        rows=rows,
         actions=lesson.actions,
         cash=lesson.cash,
     )
-    observation = market.begin(start + bars * np.arange(stretches))
-    returns = np.empty((bars, stretches))
-    for bar in range(bars):
-        step = market.step(decide(algorithm, observation))
-        returns[bar] = step.state.log_return
-        observation = step.observation
-    equity = np.exp(np.concatenate([[0.0], returns.T.ravel()]).cumsum())
+
+    def weight(observation: np.ndarray) -> np.ndarray:
+        action = decide(algorithm, observation)
+        return target_weight(action, lesson.actions, lesson.rules.allow_short)
+
+    returns = play(market, weight, rows, stretches)
+    equity = np.exp(np.concatenate([[0.0], returns.cumsum()]))
     return float(sharpe(equity, bars_per_year(lesson.dataset.interval)))
 
 

@@ -128,7 +128,7 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             raise TrainingError(
                 f"PPO diverged (losses {mean}); lower the learning rate {self.config.lr}"
             )
-        names = ("policy_loss", "vf_loss", "entropy", "mean_kl_loss", "gradient_norm")
+        names = ("policy_loss", "value_loss", "entropy", "kl", "gradient_norm")
         for name, value in zip(names, mean, strict=True):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         self._log_steps_trained_metrics(training_data.batch)

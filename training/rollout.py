@@ -23,6 +23,8 @@ from torch import Tensor
 
 from training.environment import MarketBatch
 
+REWARD_PER_BAR = "reward_per_bar"
+
 Explore = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 # action distribution inputs (n, …), generator -> actions (n,) or (n, 1), their log probability (n,)
 
@@ -83,6 +85,7 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
             self._observation = step.observation
             self._count(step.reward, step.terminated | step.truncated)
         self._log_env_steps(self._metrics_num_env_steps_sampled, bars * n)
+        self.metrics.log_value(REWARD_PER_BAR, float(reward.mean()), window=1)
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, bars * n, reduce="sum")
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, bars * n, reduce="lifetime_sum")
         return Trajectories(

@@ -158,7 +158,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
             raise TrainingError(
                 f"SAC diverged (losses {mean}); lower the learning rate {self.config.actor_lr}"
             )
-        names = ("policy_loss", "qf_loss", "alpha", "entropy")
+        names = ("policy_loss", "value_loss", "alpha", "entropy")
         for name, value in zip(names, mean, strict=True):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         self._log_steps_trained_metrics(training_data.batch)
