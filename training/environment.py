@@ -17,7 +17,7 @@ from core.engine import Fills, settle, submit
 from core.errors import NotEnoughData
 from core.risk import Rules, Verdict
 from core.settings import Environment
-from features.account import account_features
+from features.account import LIMIT, account_features
 from features.dataset import Dataset
 from features.observation import observation_columns, observe_rows
 from features.scaler import Scaler
@@ -82,6 +82,7 @@ class MarketBatch:
         self._window = dataset.spec.window
         self._symbols = len(dataset.market.symbols)
         self.width = len(observation_columns(dataset.spec))
+        self.bound = max(dataset.spec.clip, LIMIT)  # of every number in an observation
         self.state = self._opened()
         self.row = np.full(n, first)
         self._age = np.zeros(n, np.int64)
@@ -193,7 +194,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
     (weight 1). Or ``Box(-1, 1, (1,))``: the target weight; below 0 counts as 0 without shorts.
 
     ## Observation space
-    ``Box(-inf, inf, (D,))`` float32: ``window`` rows of scaled features, oldest first, then the
+    ``Box(-5, 5, (D,))`` float32: ``window`` rows of scaled features, oldest first, then the
     account (position, unrealised profit, drawdown, …); names in ``observation_columns(spec)``.
 
     ## Reward
@@ -236,7 +237,7 @@ class MarketEnv(gym.Env[np.ndarray, Any]):
             cash=cash,
         )
         self.action_space = action_space(actions)
-        self.observation_space = observation_space(self._batch.width)
+        self.observation_space = observation_space(self._batch.width, self._batch.bound)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import BadBundle, TrainingError
-from training.spaces import Actions, discrete_weights
+from training.spaces import REACH, Actions, discrete_weights
 
 OPSET, IR_VERSION = 18, 10  # ONNX Runtime 1.18 and later read these
 LOG_DEVIATION_LIMITS = (-5.0, 2.0)  # of a state-dependent deviation
@@ -62,8 +62,9 @@ def policy_onnx(
     discrete     the likeliest of sell, hold, buy; ``score`` is the expected weight, a hold
                  counting as the position held now (column ``position_column`` of the
                  observation); ``confidence`` the probability of the action
-    continuous   the tanh of the mean, at least 0 without shorts; ``score`` the same before that
-                 bound; ``confidence`` the probability that a draw takes the same side
+    continuous   ``REACH`` times the tanh of the mean, within ±1, at least 0 without shorts;
+                 ``score`` the same before those bounds; ``confidence`` the probability that a
+                 draw takes the same side
     """
     graph = _Graph()
     outputs = _layers(graph, layers)
@@ -138,7 +139,7 @@ def _continuous(
     else:
         log_of = graph.floats(log_deviation)
         centre = graph.add("Tanh", mean)
-    graph.add("Tanh", mean, name="score")
+    graph.add("Mul", graph.add("Tanh", mean), graph.floats(REACH), name="score")
     graph.add(
         "Clip",
         "score",

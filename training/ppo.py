@@ -141,8 +141,15 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             order = torch.from_numpy(self._shuffle.permutation(count)).to(self._device)
             yield from order.split(size)
 
-    @torch.no_grad()
     def _learn(self, module: PpoModule, batch: dict[str, Tensor]) -> Tensor:
+        figures = self.write_gradients(module, batch)
+        norm = clip_norm(self._flat.grad, self.config.grad_clip)
+        self._optimizer.step()
+        return torch.cat([figures, norm[None]])
+
+    @torch.no_grad()
+    def write_gradients(self, module: PpoModule, batch: dict[str, Tensor]) -> Tensor:
+        """Overwrite every ``.grad`` with that of the loss; return the loss's parts."""
         config = self.config
         actor = module.actor.record(batch[Columns.OBS])
         critic = module.critic.record(batch[Columns.OBS])
@@ -151,16 +158,12 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             step = _categorical(outputs, batch, config.clip_param, config.entropy_coeff)
         else:
             step = _gaussian(module, outputs, batch, config.clip_param, config.entropy_coeff)
-        gradient, figures = step
+        gradient, (policy_loss, entropy, kl) = step
         error = value - batch[Postprocessing.VALUE_TARGETS]
+        scale = 2.0 * config.vf_loss_coeff / len(error)
         module.actor.backward(actor, gradient[None])
-        module.critic.backward(
-            critic, (error * (2.0 * config.vf_loss_coeff / len(error)))[None, :, None]
-        )
-        norm = clip_norm(self._flat.grad, config.grad_clip)
-        self._optimizer.step()
-        policy_loss, entropy, kl = figures
-        return torch.stack([policy_loss, (error * error).mean(), entropy, kl, norm])
+        module.critic.backward(critic, (error * scale)[None, :, None])
+        return torch.stack([policy_loss, (error * error).mean(), entropy, kl])
 
 
 def _surrogate(
@@ -268,7 +271,8 @@ def ppo_config(
     return (
         PPOConfig(algo_class=MarketPpo)
         .environment(
-            observation_space=observation_space(market.width), action_space=action_space(actions)
+            observation_space=observation_space(market.width, market.bound),
+            action_space=action_space(actions),
         )
         .env_runners(num_env_runners=0, rollout_fragment_length=settings.rollout_bars)
         .rl_module(

@@ -41,8 +41,8 @@ from training.spaces import action_space, observation_space
 
 LOG_TWO, LOG_TWO_PI = math.log(2.0), math.log(2.0 * math.pi)
 BARS_PER_ITERATION = 8
-START_ALPHA = 0.1
-TARGET_ENTROPY = -1.0  # minus the number of action dimensions
+START_ALPHA = 0.05
+TARGET_ENTROPY = -2.0  # of the squashed action: a deviation of about 0.03
 
 
 class SacModule(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
@@ -164,11 +164,24 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         self._log_steps_trained_metrics(training_data.batch)
         return self.metrics.reduce()
 
-    @torch.no_grad()
     def _learn(self, module: SacModule, batch: dict[str, Tensor]) -> Tensor:
+        count = 2 * len(batch[Columns.REWARDS])
+        standard = torch.empty((count, 1), device=self._device).normal_(generator=self._noise)
+        figures = self.write_gradients(module, batch, standard)
+        self._optimizer.step()
+        self._targets.data.lerp_(self._critics, self.config.tau)
+        return figures
+
+    @torch.no_grad()
+    def write_gradients(
+        self, module: SacModule, batch: dict[str, Tensor], standard: Tensor
+    ) -> Tensor:
+        """Overwrite every ``.grad`` with that of its loss; return the losses.
+
+        ``standard`` (2n, 1) is the noise of the actions imagined at ``obs``, then ``new_obs``.
+        """
         count = len(batch[Columns.REWARDS])
         now, following = batch[Columns.OBS], batch[Columns.NEXT_OBS]
-        standard = torch.empty((2 * count, 1), device=self._device).normal_(generator=self._noise)
         alpha = module.log_alpha.exp()
 
         # Actions of the present policy, here and one bar on.
@@ -196,8 +209,6 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         # Temperature: −log α (log π + H̄).
         entropy = -log_probability[:count].mean()
         module.log_alpha.grad.fill_(0.0).add_(entropy - TARGET_ENTROPY)
-        self._optimizer.step()
-        self._targets.data.lerp_(self._critics, self.config.tau)
         policy_loss = -alpha[0] * entropy - (value * chosen).sum(0).mean()
         return torch.stack([policy_loss, 0.5 * (error * error).mean(), alpha[0], entropy])
 
@@ -283,7 +294,7 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
     return (
         SACConfig(algo_class=MarketSac)
         .environment(
-            observation_space=observation_space(market.width),
+            observation_space=observation_space(market.width, market.bound),
             action_space=action_space("continuous"),
         )
         .env_runners(num_env_runners=0, rollout_fragment_length=BARS_PER_ITERATION)

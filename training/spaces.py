@@ -11,6 +11,7 @@ import numpy as np
 Actions = Literal["discrete", "continuous"]
 
 SELL, HOLD, BUY = 0, 1, 2
+REACH = 1.5  # weight per unit of a continuous action: all in and all out lie within easy reach
 
 
 def discrete_weights(allow_short: bool) -> np.ndarray:
@@ -25,14 +26,18 @@ def action_space(actions: Actions) -> gym.Space:
     return gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
-def observation_space(width: int) -> gym.Space:
-    """Return the Gymnasium space of one observation of ``width`` columns."""
-    return gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+def observation_space(width: int, bound: float) -> gym.Space:
+    """Return the Gymnasium space of one observation of ``width`` columns within ± ``bound``."""
+    return gym.spaces.Box(-bound, bound, (width,), np.float32)
 
 
 def target_weight(action: np.ndarray, actions: Actions, allow_short: bool) -> np.ndarray:
-    """Turn actions (n,) of 0..2 or (n, 1) in [-1, 1] into target weights (n, 1), NaN: hold."""
+    """Turn actions (n,) of 0..2, or (n, 1) in [-1, 1], into target weights (n, 1), NaN: hold.
+
+    A continuous action is ``REACH`` times a weight, cut at ±1, and at 0 without shorts: a squashed
+    policy would have to go to its limits, where it no longer learns, to be fully invested.
+    """
     if actions == "discrete":
         return discrete_weights(allow_short)[np.asarray(action).reshape(-1)][:, None]
     lowest = -1.0 if allow_short else 0.0
-    return np.clip(np.asarray(action, np.float64).reshape(-1, 1), lowest, 1.0)
+    return np.clip(REACH * np.asarray(action, np.float64).reshape(-1, 1), lowest, 1.0)
