@@ -41,7 +41,7 @@ class Policy:
     session: Any  # onnxruntime.InferenceSession
 
     @classmethod
-    def open(cls, policy_onnx: bytes, symbols: int, name: str = "policy.onnx") -> Self:
+    def open(cls, policy_onnx: bytes, symbols: int = 1, name: str = "policy.onnx") -> Self:
         """Open and probe a graph; raise ``BadBundle`` unless it keeps the contract."""
         session = _session(policy_onnx, name)
         inputs = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
@@ -92,8 +92,8 @@ class Policy:
                 f"{self.name}: answers of shapes {weight.shape}, {score.shape}, "
                 f"{confidence.shape}; expected (n, {k}), (n, {k}), (n,)"
             )
-        inside = (confidence >= -CONFIDENCE_SLACK) & (confidence <= 1 + CONFIDENCE_SLACK)
-        if not np.isfinite(score).all() or np.isinf(weight).any() or not inside.all():
+        inside = abs(confidence - 0.5) <= 0.5 + CONFIDENCE_SLACK  # False where not a number
+        if not (np.isfinite(score).all() and inside.all()) or np.isinf(weight).any():
             raise BadBundle(
                 f"{self.name}: answers weight {weight.tolist()}, score {score.tolist()}, "
                 f"confidence {confidence.tolist()}; expected weights that are finite or NaN "
@@ -102,7 +102,7 @@ class Policy:
         return Decision(
             weight.astype(np.float64),
             score.astype(np.float64),
-            np.clip(confidence.astype(np.float64), 0.0, 1.0),
+            confidence.astype(np.float64).clip(0.0, 1.0),
         )
 
     def _probe(self) -> None:

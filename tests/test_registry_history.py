@@ -1,5 +1,7 @@
 """The promotion ledger keeps every entry, and notices when somebody did not."""
 
+import hashlib
+import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -78,6 +80,18 @@ def test_tampering_behind_the_triggers_is_noticed(
         statement,
     )
     with pytest.raises(CorruptFile, match=f"chain of hashes breaks at entry {broken}:"):
+        read(ledger)
+
+
+def test_a_forger_who_hashes_again_breaks_the_next_link(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as database, database:
+        database.execute("DROP TRIGGER entries_no_update")
+        row = database.execute("SELECT * FROM entries WHERE id = 2").fetchone()
+        forged = (*row[:4], '{"number": 9}', row[5])
+        own = hashlib.sha256(json.dumps(forged).encode()).hexdigest()
+        change = "UPDATE entries SET body = ?, hash = ? WHERE id = 2"
+        database.execute(change, (forged[4], own))
+    with pytest.raises(CorruptFile, match="chain of hashes breaks at entry 3:"):
         read(ledger)
 
 
