@@ -78,6 +78,11 @@ class Home:
         return self.root / "bundles"
 
     @property
+    def drift(self) -> Path:
+        """What each agent's last look for drift left for the next."""
+        return self.root / "drift"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 
