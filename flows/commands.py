@@ -75,18 +75,19 @@ def retrain(home: Home, options: argparse.Namespace) -> int:
 
 
 def serve(home: Home, options: argparse.Namespace) -> int:
-    from serving import worker
+    from serving.results import as_table
+    from serving.service import serve as trade
 
-    params = _params(home)
-    return int(
-        worker.serve(
-            home,
-            params,
-            agents=tuple(options.agents) if options.agents else None,
-            feed=options.feed,
-            bars_per_second=options.bars_per_second,
-        )
+    result = trade(
+        home,
+        _params(home),
+        agents=tuple(options.agents) if options.agents else None,
+        feed=options.feed,
+        bars_per_second=options.bars_per_second,
+        stay=options.stay,
     )
+    print(as_table(result))
+    return 0
 
 
 def ledger(home: Home, options: argparse.Namespace) -> int:

@@ -95,3 +95,15 @@ def _sleeve(
         sharpe=float(sharpe(equity, bars_per_year(interval, calendar))),
         max_drawdown=float(max_drawdown(equity)),
     )
+
+
+def as_table(result: SessionResult) -> str:
+    """Return the session as text for people."""
+    lines = [f"session {result.session}, {'finished' if result.finished else 'stopped'}"]
+    for one in result.sleeves:
+        lines.append(
+            f"{one.agent:<12} version {','.join(one.model_versions):<6} {one.bars:>5} bars  "
+            f"{one.orders:>4} orders  {one.fills:>4} fills  return {one.total_return:+.2%}  "
+            f"Sharpe {one.sharpe:.2f}  max drawdown {one.max_drawdown:.2%}"
+        )
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-import serving_home as world
+import serving_kit as world
 
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Report, Ticket

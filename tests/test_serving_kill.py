@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-import serving_home as world
+import serving_kit as world
 import serving_process
 
 from core.errors import StorageError

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import serving_home as world
+import serving_kit as world
 
 from core.accounts import open_accounts
 from core.bars import Market, bar_at

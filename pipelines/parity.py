@@ -1,0 +1,111 @@
+"""Parity: what was traded on paper, held against the backtest of the same bars.
+
+Owns the comparison, sleeve by sleeve and exact: a difference of one bit is a difference. Reads the
+ledger, runs nothing.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from serving.ledger import LedgerReader, rows
+from training.backtest import BacktestResult
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first thing in which paper and backtest are not the same."""
+
+    agent: str
+    bar_time: datetime
+    what: str  # observation, asked, equity …
+    paper: Any
+    backtest: Any
+
+    def __str__(self) -> str:
+        return (
+            f"{self.agent} at {self.bar_time.isoformat()}: {self.what} is {self.paper!r} on paper "
+            f"and {self.backtest!r} in the backtest"
+        )
+
+
+def first_difference(
+    ledger_path: Path, agent: str, backtest: BacktestResult, session: int | None = None
+) -> Difference | None:
+    """Return the first difference of a sleeve's session from ``backtest``, None where none is.
+
+    Compares, bar by bar: the bar's time, observation, target asked and allowed, reasons, score,
+    confidence, fills (shares, prices, commission of each leg) and equity. ``session``: the newest.
+    """
+    with LedgerReader(ledger_path) as ledger:
+        chosen = session if session is not None else ledger.newest_session()
+        of: dict[str, Any] = {"session": chosen, "agent": agent}
+        paper = _paper(
+            ledger.rows(rows.Decision, **of),
+            ledger.rows(rows.Verdict, **of),
+            ledger.rows(rows.Equity, **of),
+            ledger.rows(rows.Fill, **of),
+        )
+    for ours, theirs in zip_longest(paper, _offline(backtest)):
+        if ours is None or theirs is None:
+            time = (ours or theirs)["time"]
+            return Difference(agent, time, "the bar", ours and "there", theirs and "there")
+        for what in theirs:
+            if not _same(ours[what], theirs[what]):
+                return Difference(agent, theirs["time"], what, ours[what], theirs[what])
+    return None
+
+
+def _paper(
+    decisions: Sequence[rows.Decision],
+    verdicts: Sequence[rows.Verdict],
+    books: Sequence[rows.Equity],
+    fills: Sequence[rows.Fill],
+) -> Iterator[dict[str, Any]]:
+    for decision, verdict, book in zip(decisions, verdicts, books, strict=True):
+        now = [fill for fill in fills if fill.bar_time == decision.bar_time]
+        yield {
+            "time": decision.bar_time,
+            "observation": decision.observation,
+            "asked": verdict.asked,
+            "allowed": verdict.allowed,
+            "reasons": verdict.reasons,
+            "score": decision.score,
+            "confidence": decision.confidence,
+            "fills": sorted((fill.shares, fill.price) for fill in now),
+            "commission": sum(fill.commission for fill in now),
+            "equity": book.equity,
+        }
+
+
+def _offline(result: BacktestResult) -> Iterator[dict[str, Any]]:
+    log = result.fills
+    for row, time in enumerate(result.time):
+        trades = (
+            (float(log.open_shares[row, 0]), float(log.open_price[row, 0])),
+            (float(log.exit_shares[row, 0]), float(log.exit_price[row, 0])),
+        )
+        yield {
+            "time": pd.Timestamp(time, tz="UTC").to_pydatetime(),
+            "observation": result.observations[row].astype("<f4").tobytes(),
+            "asked": float(result.asked[row]),
+            "allowed": float(result.allowed[row]),
+            "reasons": int(result.reasons[row]),
+            "score": float(result.score[row]),
+            "confidence": float(result.confidence[row]),
+            "fills": sorted((shares, price) for shares, price in trades if shares),
+            "commission": float(log.commission[row, 0]),
+            "equity": float(result.equity[row]),
+        }
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, float) and math.isnan(ours):
+        return isinstance(theirs, float) and math.isnan(theirs)
+    return bool(ours == theirs)
