@@ -156,9 +156,6 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         metavar="N",
         help="speed of the replay; 0 is as fast as possible; default: paper.bars_per_second",
     )
-    serve.add_argument(
-        "--stay", action="store_true", help="after a replay keep following aliases until stopped"
-    )
 
     ledger = verb(
         "ledger",
