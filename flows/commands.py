@@ -5,6 +5,7 @@ the exit code.
 """
 
 import argparse
+import dataclasses
 import getpass
 import json
 import sys
@@ -74,6 +75,36 @@ def retrain(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def promote(home: Home, options: argparse.Namespace) -> int:
+    from registry import promotion
+
+    _params(home).agent(options.agent)
+    number = _version(options.version)
+    print(promotion.promote(home, options.agent, number, _now(), options.by, options.reason))
+    return 0
+
+
+def rollback(home: Home, options: argparse.Namespace) -> int:
+    from registry import promotion
+
+    _params(home).agent(options.agent)
+    who = options.by or getpass.getuser()
+    print(promotion.rollback(home, options.agent, who, options.reason, _now()))
+    return 0
+
+
+def whatwas(home: Home, options: argparse.Namespace) -> int:
+    from registry import promotion
+
+    _params(home).agent(options.agent)
+    tenure = promotion.was_production(home, options.agent, _moment(options.at))
+    if options.json:
+        _print_json(dataclasses.asdict(tenure))
+    else:
+        print(tenure)
+    return 0
+
+
 def serve(home: Home, options: argparse.Namespace) -> int:
     from serving.results import as_table
     from serving.service import serve as trade
@@ -98,6 +129,17 @@ def ledger(home: Home, options: argparse.Namespace) -> int:
         _params(home).agent(options.agent)
     rows = read(home.ledger, options.table, agent=options.agent, newest=options.last)
     print(as_json(rows) if options.json else as_table(rows))
+    return 0
+
+
+def status(home: Home, options: argparse.Namespace) -> int:
+    from flows import overview
+
+    found = overview.of(home, _params(home))
+    if options.json:
+        _print_json(found)
+    else:
+        _console().print(overview.tables(found))
     return 0
 
 
@@ -142,6 +184,12 @@ def _moment(text: str) -> datetime:
             f"--at: expected a date or time such as 2026-03-02 or 2026-03-02T15:00Z, found {text!r}"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _version(text: str) -> int:
+    if not text.isdigit():
+        raise ConfigError(f"VERSION: expected a number such as 3, found {text!r}")
+    return int(text)
 
 
 def _print_json(content: Any) -> None:

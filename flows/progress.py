@@ -5,13 +5,14 @@ Prefect's API is logged and the work goes on.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from uuid import UUID
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from core.progress import Progress, Report, silent
@@ -80,46 +81,73 @@ class RunProgress:
 
 
 class Terminal:
-    """Shows progress on a terminal: bars where there is one, else a line per step."""
+    """Shows progress on a terminal: a bar per stage at work, a line per stage done.
 
-    def __init__(self, console: Console, title: str = "") -> None:
+    Where there is no terminal (a pipe, a log), a line each time the words change. May be told from
+    several threads.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._title = title
-        self._last_line: dict[str, str] = {}
-        self._tasks: dict[str, int] = {}
-        self._bars: Bars | None = None
+        self._clock = clock
+        self._began: dict[str, float] = {}
+        self._said: dict[str, str] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+        self._bars = Bars(
+            TextColumn("  {task.description:<20}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
 
     def __enter__(self) -> "Terminal":
-        if self._console.is_terminal:
-            self._bars = Bars(
-                TextColumn("{task.description:<14}"),
-                BarColumn(bar_width=24),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[text]}"),
-                console=self._console,
-            )
-            self._bars.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        self._bars.stop()
+
+    def of(self, prefix: str) -> Report:
+        """Return a report whose stages are named after ``prefix`` here."""
+        return lambda told: self(Progress(f"{prefix} {told.stage}", told.done, told.text))
 
     def __call__(self, progress: Progress) -> None:
-        if self._bars is None:
-            self._line(progress)
-            return
+        with self._lock:
+            if progress.stage not in self._began:
+                self._began[progress.stage] = self._clock()
+            if progress.done >= 1.0:
+                self._finish(progress)
+            elif self._console.is_terminal:
+                self._move(progress)
+            elif self._said.get(progress.stage) != progress.text:
+                self._said[progress.stage] = progress.text
+                self._line("…", progress)
+
+    def _move(self, progress: Progress) -> None:
         task = self._tasks.get(progress.stage)
         if task is None:
             task = self._bars.add_task(progress.stage, total=1.0, text=progress.text)
             self._tasks[progress.stage] = task
-        self._bars.update(task, completed=progress.done, text=progress.text)  # type: ignore[arg-type]
+        self._bars.update(task, completed=progress.done, text=progress.text)
 
-    def _line(self, progress: Progress) -> None:
-        line = f"{self._title}{progress.stage:<14} {100 * progress.done:3.0f} %  {progress.text}"
-        if self._last_line.get(progress.stage) != line:
-            self._last_line[progress.stage] = line
-            self._console.print(line, highlight=False, soft_wrap=True)
+    def _finish(self, progress: Progress) -> None:
+        task = self._tasks.pop(progress.stage, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        if self._began[progress.stage] >= 0.0:
+            self._line("✓", progress)
+            self._began[progress.stage] = -1.0  # said once, however often it is told
+
+    def _line(self, mark: str, progress: Progress) -> None:
+        seconds = self._clock() - self._began[progress.stage]
+        self._console.print(
+            f"{mark} {progress.stage:<20} {seconds:5.1f} s  {progress.text}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def slug(text: str) -> str:

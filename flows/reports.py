@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 if TYPE_CHECKING:
-    from pipelines.monitor import Monitored
     from pipelines.retrain import Retrained
+
+    from pipelines.monitor import Monitored
 
 
 def percent(value: float | None) -> str:
@@ -78,3 +81,21 @@ def monitored_markdown(seen: "Monitored") -> str:
 def _files(reports: Mapping[str, Path]) -> list[str]:
     # A browser does not follow a link from a page of the network to a file: a path to copy.
     return [f"- {name}: `{path}`" for name, path in reports.items()]
+
+
+def retrained_table(done: "Retrained") -> Table:
+    """Return the comparison on the hold-out for a terminal, the verdict above it."""
+    outcome = "promoted to Production" if done.promoted else "not promoted"
+    table = Table(
+        title=f"{done.agent} version {done.version}: {done.verdict}, {outcome}",
+        caption="\n".join([*done.reasons, *(f"{n}: {p}" for n, p in done.reports.items())]),
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+    )
+    for row in scoreboard(done.contenders):
+        if not table.columns:
+            for head in row:
+                table.add_column(head, justify="left" if head == "who" else "right")
+        table.add_row(*(str(cell) for cell in row.values()))
+    return table

@@ -29,6 +29,6 @@ def rollback(agent: str, by: str = "Prefect UI", reason: str = "by hand") -> str
 
     home = Home.from_environment()
     load_params(home.params_file).agent(agent)
-    change = promotion.rollback(home, agent, by=by, reason=reason, now=datetime.now(UTC))
-    create_markdown_artifact(f"{change}", key=slug(f"rollback-{agent}"), description=agent)
+    change = promotion.rollback(home, agent, by, reason, datetime.now(UTC))
+    create_markdown_artifact(str(change), key=slug(f"rollback-{agent}"), description=agent)
     return str(change)

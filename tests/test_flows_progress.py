@@ -11,26 +11,28 @@ from flows.progress import RunProgress, Terminal, heard_by, listening, slug
 
 def test_without_a_terminal_progress_is_plain_lines_each_told_once() -> None:
     sink = io.StringIO()
-    with Terminal(Console(file=sink, width=80), title="aapl: ") as show:
-        show(Progress("search", 0.5, "trial 3 of 6"))
-        show(Progress("search", 0.5, "trial 3 of 6"))
-        show(Progress("search", 1.0, "trial 6 of 6"))
+    seconds = iter([0.0, 1.0, 3.0])
+    with Terminal(Console(file=sink, width=80), clock=lambda: next(seconds)) as show:
+        tell = show.of("aapl")
+        tell(Progress("search", 0.5, "trial 3 of 6"))
+        show(Progress("aapl search", 0.5, "trial 3 of 6"))
+        tell(Progress("search", 1.0, "6 trials, best 0.41"))
+        tell(Progress("search", 1.0, "6 trials, best 0.41"))
     assert sink.getvalue() == (
-        "aapl: search          50 %  trial 3 of 6\naapl: search         100 %  trial 6 of 6\n"
+        "… aapl search            1.0 s  trial 3 of 6\n"
+        "✓ aapl search            3.0 s  6 trials, best 0.41\n"
     )
 
 
-def test_on_a_terminal_every_stage_has_one_bar_that_moves() -> None:
+def test_on_a_terminal_a_stage_at_work_is_a_bar_and_a_finished_one_a_line() -> None:
     sink = io.StringIO()
     with Terminal(Console(file=sink, width=80, force_terminal=True)) as show:
         show(Progress("search", 0.5, "trial 3 of 6"))
         show(Progress("gate", 1.0, "refused"))
-        show(Progress("search", 1.0, "trial 6 of 6"))
-    # The bars are drawn over and over; the last drawing is what stays on the screen.
-    last = sink.getvalue().split("\r\x1b[2K")[-1]
-    assert last.count("search") == 1
-    assert "trial 6 of 6" in last
-    assert "refused" in last
+    text = sink.getvalue()
+    assert "━" in text
+    assert "trial 3 of 6" in text
+    assert "✓ gate" in text
 
 
 def test_a_listener_hears_what_the_run_hears_until_its_block_ends() -> None:
