@@ -119,7 +119,9 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Move what is learned into one vector, and give that vector to Adam."""
         module = self.module[module_id]
-        self._flat = flatten(module.parameters())
+        critics, actor = list(module.critics.parameters()), list(module.actor.parameters())
+        self._flat = flatten([*critics, *actor, module.log_alpha])
+        self._critics = self._flat.data[: sum(weight.numel() for weight in critics)]
         self._optimizer = FlatAdam(self._flat, config.actor_lr)
         self.register_optimizer(
             module_id=module_id,
@@ -133,11 +135,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
     def build(self) -> None:
         """Build, then join the critics' copies into one vector too."""
         super().build()
-        module = self.module[DEFAULT_MODULE_ID]
-        self._targets = flatten(module.targets.parameters())
-        critics = list(module.critics.parameters())
-        start = sum(p.numel() for p in module.actor.parameters())
-        self._critics = self._flat.data[start : start + sum(p.numel() for p in critics)]
+        self._targets = flatten(self.module[DEFAULT_MODULE_ID].targets.parameters())
 
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Make one update per ``train_batch_size`` rows of a ready ``MultiAgentBatch``."""
