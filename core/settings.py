@@ -138,7 +138,7 @@ class Environment(Section):
 
     window: int = Field(1, ge=1)  # newest feature rows in an observation
     episode_bars: int = Field(252, ge=2)
-    accounts: int = Field(128, ge=1)  # stepped at once
+    accounts: int = Field(256, ge=1)  # stepped at once
     reward_scale: float = Field(100.0, gt=0)
     penalty: float = Field(0.1, ge=0)  # weight of the drawdown or volatility penalty
 
@@ -146,13 +146,13 @@ class Environment(Section):
 class Ppo(Section):
     """Fixed hyperparameters of PPO; the study searches the others around these."""
 
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
     discount: float = Field(0.99, gt=0, lt=1)
     gae_lambda: float = Field(0.95, gt=0, le=1)
     clip: float = Field(0.2, gt=0)
     entropy: float = Field(0.005, ge=0)
     epochs: int = Field(4, ge=1)
-    rollout_bars: int = Field(64, ge=1)  # per account and iteration
+    rollout_bars: int = Field(32, ge=1)  # per account and iteration
     minibatch: int = Field(1024, ge=1)
     hidden: tuple[int, ...] = (64, 64)
     steps: int = Field(400_000, ge=1)  # environment steps of one training
@@ -161,9 +161,9 @@ class Ppo(Section):
 class Sac(Section):
     """Fixed hyperparameters of SAC."""
 
-    learning_rate: float = Field(3e-4, gt=0)
-    discount: float = Field(0.99, gt=0, lt=1)
-    tau: float = Field(0.005, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    discount: float = Field(0.97, gt=0, lt=1)
+    tau: float = Field(0.01, gt=0, le=1)
     batch: int = Field(256, ge=1)
     replay: int = Field(200_000, ge=1)  # transitions
     steps_per_update: int = Field(32, ge=1)  # environment steps per gradient update
