@@ -116,6 +116,7 @@ def serve(home: Home, options: argparse.Namespace) -> int:
         feed=options.feed,
         bars_per_second=options.bars_per_second,
         stay=options.stay,
+        fresh=options.fresh,
     )
     print(as_table(result))
     return 0

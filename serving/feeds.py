@@ -101,18 +101,17 @@ class PollingFeed:
     def __init__(
         self,
         fetch: Callable[[Instrument, datetime | None], pd.DataFrame],
-        is_complete: Callable[[Instrument, datetime], bool],
         poll_seconds: float,
         name: str = "yfinance",
         vix: Callable[[], pd.Series | None] = lambda: None,
         expected: Callable[[Instrument], datetime] | None = None,
         problem: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """``fetch`` returns bars as traded since a time (None: all); ``expected`` the time of the
-        bar that must be there by now; ``problem`` is told what is wrong, once each time."""
+        """``fetch`` returns the bars as traded since a time (None: all) that were complete when it
+        asked; ``expected`` the time of the bar that must be there by now; ``problem`` is told what
+        is wrong, once each time."""
         self.name = name
         self._fetch = fetch
-        self._is_complete = is_complete
         self._poll_seconds = poll_seconds
         self._known: dict[Instrument, pd.DataFrame] = {}
         self.vix = vix
@@ -169,8 +168,6 @@ class PollingFeed:
         if instrument not in self._known:
             self._refresh(instrument)
         bars = self._known[instrument]
-        if len(bars) and not self._is_complete(instrument, bars.index[-1].to_pydatetime()):
-            bars = bars.iloc[:-1]
         if bars.empty:
             raise NotEnoughData(
                 f"{instrument.symbol}: {self.name} delivered no complete {instrument.interval} bar"
@@ -178,15 +175,13 @@ class PollingFeed:
         return bars
 
     def _refresh(self, instrument: Instrument) -> None:
-        """Fetch anew; bars already known stay as they were first seen, but for the newest."""
+        """Fetch anew; bars already known stay as they were first seen."""
         known = self._known.get(instrument)
-        if known is None:
+        if known is None or known.empty:
             self._known[instrument] = self._fetch(instrument, None)
             return
-        settled = known.iloc[:-1]
         fetched = self._fetch(instrument, known.index[-1].to_pydatetime())
-        later = fetched.loc[fetched.index > settled.index[-1]] if len(settled) else fetched
-        self._known[instrument] = pd.concat([settled, later])
+        self._known[instrument] = pd.concat([known, fetched.loc[fetched.index > known.index[-1]]])
 
 
 def _by_time(bar: FeedBar) -> datetime:

@@ -78,12 +78,15 @@ def polling_feed(
     calendar = params.validation.calendar
 
     def fetch(instrument: Instrument, since: datetime | None) -> pd.DataFrame:
-        delivery = source.fetch(instrument.symbol, instrument.interval, since, now())
-        return as_traded(delivery.frame, delivery.convention)
-
-    def is_complete(instrument: Instrument, moment: datetime) -> bool:
-        grace = GRACE if instrument.interval == "1d" else timedelta(0)
-        return not is_partial(calendar, instrument.interval, moment, now() - grace)
+        asked = now()  # what is complete by the time of the answer may not have been in it
+        delivery = source.fetch(instrument.symbol, instrument.interval, since, asked)
+        bars = as_traded(delivery.frame, delivery.convention)
+        settled = asked - (GRACE if instrument.interval == "1d" else timedelta(0))
+        while len(bars) and is_partial(
+            calendar, instrument.interval, bars.index[-1].to_pydatetime(), settled
+        ):
+            bars = bars.iloc[:-1]
+        return bars
 
     def expected(instrument: Instrument) -> datetime:
         return newest_complete(calendar, instrument.interval, now() - 2 * GRACE)
@@ -93,7 +96,6 @@ def polling_feed(
 
     return PollingFeed(
         fetch,
-        is_complete,
         params.paper.poll_seconds,
         name=source.name,
         vix=_polled_vix(fetch, now),
@@ -109,14 +111,16 @@ def serve(
     feed: FeedName = "replay",
     bars_per_second: float | None = None,
     stay: bool = False,
+    fresh: bool = False,
 ) -> SessionResult:
     """Trade on paper until the feed ends (``stay``: until stopped); return the session's result.
 
+    A session that was interrupted is resumed; ``fresh`` opens a new one instead.
     Raises ``NotAllowed`` when TRADING_MODE asks for live trading or another worker serves ``home``.
     """
     chosen = served_agents(params, agents)
     source = make_feed(home, params, chosen, feed, bars_per_second)
-    return Worker(home, params, chosen, source, stay=stay).run()
+    return Worker(home, params, chosen, source, stay=stay, fresh=fresh).run()
 
 
 def _instruments(params: Params, agents: Iterable[str]) -> list[Instrument]:
