@@ -51,17 +51,20 @@ def ingest(home: Home, options: argparse.Namespace) -> int:
 
 
 def retrain(home: Home, options: argparse.Namespace) -> int:
+    from core.progress import Progress
     from flows import reports, running
+    from flows.progress import Terminal, listening
 
     params = _params(home)
     params.agent(options.agent)
     params.size(options.size)
     console = _console(stderr=True)
-    with running.prefect_for(home, console):
-        from flows.progress import Terminal, listening
-        from flows.retraining import retrain as flow
+    with Terminal(console) as terminal, listening(terminal):
+        terminal(Progress("prefect", 0.0, "starting"))
+        with running.prefect_for(home) as api:
+            terminal(Progress("prefect", 1.0, f"this is a run of {api}"))
+            from flows.retraining import retrain as flow
 
-        with Terminal(console) as terminal, listening(terminal):
             done = flow(
                 options.agent,
                 size=options.size,

@@ -5,9 +5,11 @@ else at once. Whether there is drift is for ``pipelines.monitor`` to say.
 """
 
 from datetime import UTC, datetime
+from typing import cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
@@ -65,4 +67,4 @@ def _retrain(agent: str, size: str, reason: str) -> None:
         timeout=0,
         as_subflow=False,
     )
-    get_run_logger().info("drift: started the run %s of retrain-%s", run.name, agent)
+    get_run_logger().info("drift: started the run %s of retrain-%s", cast(FlowRun, run).name, agent)

@@ -3,14 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
-from rich.console import Console
-
 from core.home import Home
 from flows import environment, servers
 
 
 @contextlib.contextmanager
-def prefect_for(home: Home, console: Console) -> Iterator[str]:
+def prefect_for(home: Home) -> Iterator[str]:
     """Yield the API address of a healthy Prefect server and point this process at it.
 
     Import flows inside the block only: Prefect reads its settings when it is imported.
@@ -22,8 +20,19 @@ def prefect_for(home: Home, console: Console) -> Iterator[str]:
         return
     server = servers.start_prefect(home, servers.free_port(), scheduler=False)
     with servers.stopping(server):
-        with console.status("starting a private Prefect server …"):
-            server.wait_until_healthy()
+        server.wait_until_healthy()
         api = f"{server.note.url}/api"
         environment.enter(home, api, quiet=True)
-        yield api
+        try:
+            yield api
+        finally:
+            _hand_over_logs()
+
+
+def _hand_over_logs() -> None:
+    """Let Prefect send what it still holds before its server goes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)

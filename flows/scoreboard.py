@@ -1,0 +1,122 @@
+"""The table the demo ends with.
+
+Owns its columns and words; everything in it was computed elsewhere.
+"""
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from core.home import Home
+from core.settings import Params
+from flows.reports import number, percent
+
+if TYPE_CHECKING:
+    from pipelines.retrain import Retrained
+
+    from flows.demo import Outcome
+    from serving.results import SleeveResult
+
+HEADS = (
+    "agent",
+    "baseline",
+    "candidate",
+    "return",
+    "Sharpe",
+    "max drawdown",
+    "gate",
+    "registry",
+    "paper session",
+)
+CANDIDATE = "candidate"
+BASELINES = ("buy_and_hold", "ma_crossover", "flat", "random")
+
+
+def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> None:
+    """Print the table, what was promoted, what paper and rollback showed, and where reports lie."""
+    sleeves = {sleeve.agent: sleeve for sleeve in outcome.paper.session.sleeves}
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for head in HEADS:
+        right = head in ("return", "Sharpe", "max drawdown")
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
+    for done in outcome.retrained:
+        table.add_row(*_row(params, outcome, done, sleeves.get(done.agent)))
+    console.print(table)
+    for line in _words(outcome):
+        console.print(line, soft_wrap=True)
+    console.print("\nreports (open in a browser):")
+    for done in outcome.retrained:
+        for name, path in done.reports.items():
+            if path.suffix == ".html":
+                console.print(f"  {done.agent} {name}: {path}", soft_wrap=True)
+    for path in sorted((home.data / "reports").glob("*.html")):
+        console.print(f"  {path.stem}: {path}", soft_wrap=True)
+    console.print(f"\n{outcome.seconds:.0f} s; `ratchet up` shows all of it in Prefect and MLflow")
+
+
+def _row(
+    params: Params, outcome: "Outcome", done: "Retrained", sleeve: "SleeveResult | None"
+) -> tuple[str, ...]:
+    baseline = next((name for name in BASELINES if name in done.contenders), None)
+    held = done.contenders.get(baseline or "", {})
+    own = done.contenders.get(CANDIDATE, {})
+    agent = params.agent(done.agent)
+    return (
+        f"{done.agent}\n{agent.symbol}",
+        f"{(baseline or 'none').replace('_', ' ')}\n{percent(held.get('total_return'))}, "
+        f"Sharpe {number(held.get('sharpe'))}",
+        f"{agent.algorithm.upper()}\n{done.trials} trials, {done.seeds} seeds",
+        percent(own.get("total_return")),
+        number(own.get("sharpe")),
+        percent(own.get("max_drawdown")),
+        f"{done.verdict}\n{done.summary}",
+        _registry(outcome, done),
+        _paper(outcome, done, sleeve),
+    )
+
+
+def _registry(outcome: "Outcome", done: "Retrained") -> str:
+    held = f"version {done.version}\n{', '.join(done.aliases) or 'no alias'}"
+    switched = outcome.rolled_back
+    if switched is not None and done.promoted and str(done.version) == switched.versions[0]:
+        return f"{held}, then rolled back to version {switched.versions[1]}"
+    return held
+
+
+def _paper(outcome: "Outcome", done: "Retrained", sleeve: "SleeveResult | None") -> str:
+    if sleeve is None:
+        return "not traded"
+    same = outcome.paper.differences.get(done.agent) is None
+    return (
+        f"version {', '.join(sleeve.model_versions)}: {percent(sleeve.total_return)} in "
+        f"{sleeve.bars} bars\n{'equals its backtest' if same else 'DIFFERS from its backtest'}"
+    )
+
+
+def _words(outcome: "Outcome") -> list[str]:
+    promoted = [done.agent for done in outcome.retrained if done.promoted]
+    refused = [done.agent for done in outcome.retrained if not done.promoted]
+    lines = []
+    if promoted:
+        lines.append(f"promoted to Production: {', '.join(promoted)}.")
+    if refused:
+        lines.append(
+            f"not promoted: {', '.join(refused)}. What was Production stays: "
+            "an honest no is a good result."
+        )
+    for difference in outcome.paper.differences.values():
+        if difference is not None:
+            lines.append(f"paper and backtest differ: {difference}")
+    switched = outcome.rolled_back
+    if switched is None:
+        lines.append("nothing was promoted, so there was nothing to roll back.")
+    else:
+        lines.append(
+            f"rolled back while trading: version {switched.versions[0]} decided "
+            f"{switched.bars_before} bars, version {switched.versions[1]} the other "
+            f"{switched.bars - switched.bars_before}; the worker followed without a restart and "
+            "without missing a bar."
+        )
+    return lines
