@@ -15,6 +15,7 @@ from core.errors import CorruptFile
 ACTIVE, REDUCING, HALTED = 0, 1, 2
 RECENT_DECISIONS = 3
 PEAK_BLOCKS = 8
+UNKNOWN_ATR = 1e12  # price units: so far away that nothing touches it, and finite, so that 0 × is 0
 
 _LEAST_EQUITY = 1e-9  # account currency: what a logarithm takes an empty account for
 
@@ -29,11 +30,11 @@ class State(NamedTuple):
     clock: int  # bars since the accounts were opened together
     cash: Array  # (n,) account currency
     shares: Array  # (n, k) whole, negative when short
-    entry_price: Array  # (n, k) average price paid, 0 when flat
-    stop: Array  # (n, k) price that closes the position at a loss, NaN: none
-    target: Array  # (n, k) price that takes the profit, NaN: none
+    average_price: Array  # (n, k) paid for the position, of the last one when flat
+    stop_gap: Array  # (n, k) from that price to the stop, price units, 0: none
+    target_gap: Array  # (n, k) from that price to the target, price units, 0: none
     pending_shares: Array  # (n, k) signed whole shares still to trade
-    atr: Array  # (n, k) average true range at the newest close, infinite: unknown
+    atr: Array  # (n, k) average true range at the newest close, UNKNOWN_ATR: unknown
     equity: Array  # (n,) cash + shares at the newest close
     previous_equity: Array  # (n,) at the close before
     opening_equity: Array  # (n,) what the sleeve began with
@@ -45,10 +46,32 @@ class State(NamedTuple):
     last_trade: Array  # (n, k) clock of the last fill
     entry_from: Array  # (n, k) clock from which entries are allowed again
     recent: tuple[Array, ...]  # RECENT_DECISIONS × (n, k) asked weights, newest first, NaN: hold
+    weight_scale: Array  # (n,) reduce_factor while REDUCING, else 1
     reducing: Array  # (n,) bool: drawdown beyond reduce_drawdown
     began_reducing: Array  # (n,) bool: since this very bar
     halted: Array  # (n,) bool: flat for good
     ruined: Array  # (n,) bool: the equity is gone
+
+    @property
+    def entry_price(self) -> Array:
+        """Average price paid for the position, (n, k), 0 when flat."""
+        return namespace(self.cash).where(self.shares != 0.0, self.average_price, 0.0)
+
+    @property
+    def stop(self) -> Array:
+        """Price that closes the position at a loss, (n, k), NaN: none."""
+        return self._level(-1.0, self.stop_gap)
+
+    @property
+    def target(self) -> Array:
+        """Price that takes the profit, (n, k), NaN: none."""
+        return self._level(1.0, self.target_gap)
+
+    def _level(self, direction: float, gap: Array) -> Array:
+        xp = namespace(self.cash)
+        level = self.average_price + direction * xp.sign(self.shares) * gap
+        there = (self.shares != 0.0) & (gap > 0.0) & (gap < 0.01 * UNKNOWN_ATR)
+        return xp.where(there, level, xp.nan)
 
     @property
     def drawdown(self) -> Array:
@@ -106,11 +129,11 @@ def open_accounts(n: int, k: int, cash: float, xp: Any = np, device: Any = None)
         clock=0,
         cash=accounts(cash),
         shares=positions(0.0),
-        entry_price=positions(0.0),
-        stop=positions(np.nan),
-        target=positions(np.nan),
+        average_price=positions(0.0),
+        stop_gap=positions(0.0),
+        target_gap=positions(0.0),
         pending_shares=positions(0.0),
-        atr=positions(np.inf),
+        atr=positions(UNKNOWN_ATR),
         equity=accounts(cash),
         previous_equity=accounts(cash),
         opening_equity=accounts(cash),
@@ -122,6 +145,7 @@ def open_accounts(n: int, k: int, cash: float, xp: Any = np, device: Any = None)
         last_trade=positions(0.0),
         entry_from=positions(0.0),
         recent=tuple(positions(0.0) for _ in range(RECENT_DECISIONS)),
+        weight_scale=accounts(1.0),
         reducing=no(),
         began_reducing=no(),
         halted=no(),

@@ -3,6 +3,7 @@
 The engine is written to the Python array API, so that the same lines run on a CPU and a GPU.
 """
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import array_api_compat
@@ -22,6 +23,30 @@ def namespace(array: Array) -> Any:
     if found is None:
         found = _NAMESPACES[kind] = array_api_compat.array_namespace(array)
     return found
+
+
+def at_least(array: Array, floor: Any) -> Array:
+    """Return ``array`` with everything below ``floor`` raised to it; NaN stays NaN."""
+    return namespace(array).maximum(array, _spread(array, floor))
+
+
+def at_most(array: Array, ceiling: Any) -> Array:
+    """Return ``array`` with everything above ``ceiling`` lowered to it; NaN stays NaN."""
+    return namespace(array).minimum(array, _spread(array, ceiling))
+
+
+def _spread(array: Array, number: Any) -> Any:
+    # NumPy compares two arrays twice as fast as an array and a number: keep the array.
+    if _is_numpy(array) and isinstance(number, float):
+        return _constant(array.shape, number)
+    return number
+
+
+@lru_cache(maxsize=256)
+def _constant(shape: tuple[int, ...], number: float) -> Array:
+    constant = np.full(shape, number)
+    constant.flags.writeable = False
+    return constant
 
 
 def total(array: Array) -> Array:
@@ -52,6 +77,13 @@ def put(array: Array, positions: Array, values: Any) -> Array:
     """Return a copy of ``array`` with ``values`` at flat ``positions``."""
     copied = array.copy() if _is_numpy(array) else array.clone()
     copied.reshape(-1)[positions] = values
+    return copied
+
+
+def put_rows(array: Array, rows: Array, values: Array) -> Array:
+    """Return a copy of ``array`` (n, k) with ``values`` (m, k) at ``rows`` (m,)."""
+    copied = array.copy() if _is_numpy(array) else array.clone()
+    copied[rows] = values
     return copied
 
 

@@ -3,27 +3,28 @@
 The one fee rule of training, backtest, shadow and paper. Knows nothing of accounts.
 """
 
-from core.arrays import Array, namespace
+from core.arrays import Array, at_most, namespace
 from core.rules import Rules
 
 
 def commission(shares: Array, price: Array, rules: Rules) -> Array:
-    """Return the commission of orders that traded ``shares`` ≥ 0 at ``price``.
+    """Return the commission of orders that traded ``shares`` at ``price``; whole shares ≥ 0.
 
     The larger of the minimum and the per-share rate, plus basis points of the value; an order
     that traded nothing pays nothing.
     """
     xp = namespace(shares)
-    ticket = xp.maximum(shares * rules.commission_per_share, rules.commission_minimum)
-    fee = xp.where(shares > 0.0, ticket, 0.0)
+    # 0 or 1 order: min(shares, 1). No `where`: guessing its branches costs more than arithmetic.
+    least = at_most(shares, 1.0) * rules.commission_minimum
+    fee = xp.maximum(shares * rules.commission_per_share, least)
     if rules.commission_rate is None:
         return fee
     return fee + shares * price * rules.commission_rate
 
 
-def fill_price(price: Array, side: Array | float, rules: Rules) -> Array:
-    """Return ``price`` moved against the trader; ``side`` is +1 buying, −1 selling, 0 neither."""
-    return price * (1.0 + side * rules.slippage_rate)
+def slippage(price: Array, rules: Rules) -> Array:
+    """Return by how much a fill at ``price`` moves against the trader, price units."""
+    return price * rules.slippage_rate
 
 
 def entry_need(price: Array, rules: Rules) -> Array:

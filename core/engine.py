@@ -33,7 +33,7 @@ Rules of the book, in the order in which ``settle`` applies them:
 from typing import Any, NamedTuple
 
 from core.accounts import PEAK_BLOCKS, State
-from core.arrays import Array, namespace, put, total, where_true
+from core.arrays import Array, namespace, total, where_true
 from core.bars import Bar, Market, bar_at
 from core.fills import Book, Fills, exit_inside, fill_at_open, whole_shares
 from core.risk import Verdict, assess
@@ -79,7 +79,7 @@ def submit(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
     terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
     verdict = assess(state, target_weight, terms, rules)
     order = xp.trunc(verdict.shares) - state.shares
-    pending = xp.where(xp.isnan(order), state.pending_shares, order)
+    pending = xp.where(verdict.moves, order, state.pending_shares)
     submitted = state._replace(
         pending_shares=pending,
         recent=(target_weight, *state.recent[:-1]),
@@ -96,12 +96,8 @@ def settle(state: State, bar: Bar | Terms, rules: Rules) -> Settlement:
     if terms.has_dividend:
         state = state._replace(cash=state.cash + total(state.shares * terms.dividend)[:, 0])
     book, opening = fill_at_open(state, terms, rules)
-    book, exits = exit_inside(book, opening, state.clock, terms, rules)
-    # An exit closes what is held: without an opening fill of its own it trades as well.
-    traded = opening.traded
-    if len(exits.positions):
-        traded = put(traded, exits.positions[exits.shares != 0.0], True)
-    state = _marked(state, book, terms.close, traded, rules)
+    book, exits = exit_inside(book, opening, state.clock + 1, terms, rules)
+    state = _marked(state, book, terms.close, rules)
     return Settlement(state, Fills(opening, exits))
 
 
@@ -119,9 +115,9 @@ def apply_split(state: State, bar: Bar | Terms) -> State:
     return state._replace(
         cash=state.cash + total((exact - shares) * bar.open)[:, 0],
         shares=shares,
-        entry_price=state.entry_price / ratio,
-        stop=state.stop / ratio,
-        target=state.target / ratio,
+        average_price=state.average_price / ratio,
+        stop_gap=state.stop_gap / ratio,
+        target_gap=state.target_gap / ratio,
         pending_shares=whole_shares(state.pending_shares * ratio),
         atr=state.atr / ratio,
     )
@@ -133,19 +129,21 @@ def mark(state: State, bar: Bar | Terms, traded: Array, rules: Rules) -> State:
     ``traded`` (n, k) says where shares changed hands in this bar. The live gateway calls this
     after booking the broker's fills; ``settle`` ends with it.
     """
+    last_trade = namespace(state.cash).where(traded, state.clock + 1.0, state.last_trade)
     book = Book(
         cash=state.cash[:, None],
         shares=state.shares,
-        entry_price=state.entry_price,
-        stop=state.stop,
-        target=state.target,
+        average_price=state.average_price,
+        stop_gap=state.stop_gap,
+        target_gap=state.target_gap,
         pending_shares=state.pending_shares,
+        last_trade=last_trade,
         entry_from=state.entry_from,
     )
-    return _marked(state, book, bar.close, traded, rules)
+    return _marked(state, book, bar.close, rules)
 
 
-def _marked(state: State, book: Book, close: Array, traded: Array, rules: Rules) -> State:
+def _marked(state: State, book: Book, close: Array, rules: Rules) -> State:
     xp = namespace(state.cash)
     clock = state.clock + 1
     equity = (book.cash + total(book.shares * close))[:, 0]
@@ -161,9 +159,12 @@ def _marked(state: State, book: Book, close: Array, traded: Array, rules: Rules)
     if rules.halt_drawdown is not None:
         halted = halted | (equity <= (1.0 - _by_account(rules.halt_drawdown)) * peak)
     reducing = began = state.reducing
+    scale = state.weight_scale
     if rules.reduce_drawdown is not None:
+        lost = 1.0 - _by_account(rules.reduce_factor)
         reducing = equity <= (1.0 - _by_account(rules.reduce_drawdown)) * peak
         began = reducing > state.reducing
+        scale = 1.0 - lost * reducing
     pending, ruined = book.pending_shares, state.ruined
     if len(where_true(halted)):
         pending = xp.where(halted[:, None], -book.shares, pending)
@@ -172,9 +173,9 @@ def _marked(state: State, book: Book, close: Array, traded: Array, rules: Rules)
         clock=clock,
         cash=book.cash[:, 0],
         shares=book.shares,
-        entry_price=book.entry_price,
-        stop=book.stop,
-        target=book.target,
+        average_price=book.average_price,
+        stop_gap=book.stop_gap,
+        target_gap=book.target_gap,
         pending_shares=pending,
         atr=state.atr,
         equity=equity,
@@ -185,9 +186,10 @@ def _marked(state: State, book: Book, close: Array, traded: Array, rules: Rules)
         block_peak=block_peak,
         past_peak=past_peak,
         past_peaks=past_peaks,
-        last_trade=xp.where(traded, float(clock), state.last_trade),
+        last_trade=book.last_trade,
         entry_from=book.entry_from,
         recent=state.recent,
+        weight_scale=scale,
         reducing=reducing,
         began_reducing=began,
         halted=halted,

@@ -7,8 +7,8 @@ The rules of the book are stated in ``core/engine.py``. Knows neither targets no
 from typing import Any, NamedTuple
 
 from core.accounts import State
-from core.arrays import Array, namespace, put, total, where_true
-from core.costs import commission, fill_price
+from core.arrays import Array, at_least, at_most, namespace, put, total, where_true
+from core.costs import commission, slippage
 from core.rules import Rules
 from core.terms import Terms
 
@@ -20,10 +20,11 @@ class Book(NamedTuple):
 
     cash: Array  # (n, 1)
     shares: Array  # (n, k)
-    entry_price: Array  # (n, k)
-    stop: Array  # (n, k)
-    target: Array  # (n, k)
+    average_price: Array  # (n, k)
+    stop_gap: Array  # (n, k)
+    target_gap: Array  # (n, k)
     pending_shares: Array  # (n, k)
+    last_trade: Array  # (n, k)
     entry_from: Array  # (n, k)
 
 
@@ -34,7 +35,6 @@ class Opening(NamedTuple):
     size: Array  # |shares|
     price: Array  # slippage included
     commission: Array
-    traded: Array  # bool
     open: Array  # the price before slippage
 
 
@@ -109,83 +109,114 @@ def fill_at_open(state: State, terms: Terms, rules: Rules) -> tuple[Book, Openin
         filled, grown = _within_means_both_ways(xp, cash, held, possible, terms, rules)
     else:
         filled = _within_means(xp, cash, held, possible, terms, rules)
-        grown = xp.maximum(filled, 0.0)
+        grown = at_least(filled, 0.0)
     shares = held + filled
-    price = xp.where(filled > 0.0, terms.buy_price, terms.sell_price)
     size = xp.abs(filled)
-    traded = size > 0.0
+    price = terms.open + xp.copysign(terms.slippage, filled)
     fee = commission(size, price, rules)
-    # The average price: the old one moves towards this fill by the part of the shares it brings.
-    fresh = grown / xp.maximum(xp.abs(shares) if rules.allow_short else shares, 1.0)
-    entry = state.entry_price + (price - state.entry_price) * fresh
-    stop, target = _exit_prices(xp, state, entry, shares, grown > 0.0, rules)
-    closed = where_true(traded & (shares == 0.0))
-    if len(closed):
-        entry, stop, target = _flattened(xp, closed, entry, stop, target)
+    # Average price and gaps move towards those of this fill by the part of the shares it brings.
+    fresh = grown / at_least(xp.abs(shares) if rules.allow_short else shares, 1.0)
+    stale = 1.0 - fresh
+    stop_gap, target_gap = state.stop_gap, state.target_gap
+    gap = _gap(xp, price, state.atr, rules.stop_loss, rules.stop_loss_atr)
+    if gap is not None:
+        stop_gap = stop_gap * stale + gap * fresh
+    gap = _gap(xp, price, state.atr, rules.take_profit, rules.take_profit_atr)
+    if gap is not None:
+        target_gap = target_gap * stale + gap * fresh
     book = Book(
         cash=cash - total(filled * price + fee),
         shares=shares,
-        entry_price=entry,
-        stop=stop,
-        target=target,
+        average_price=state.average_price * stale + price * fresh,
+        stop_gap=stop_gap,
+        target_gap=target_gap,
         pending_shares=pending - possible,
+        # The clock is beyond every earlier trade: the larger is the newer.
+        last_trade=xp.maximum(state.last_trade, at_most(size, 1.0) * (state.clock + 1.0)),
         entry_from=state.entry_from,
     )
-    return book, Opening(filled, size, price, fee, traded, terms.open)
+    return book, Opening(filled, size, price, fee, terms.open)
 
 
 def exit_inside(
     book: Book, opening: Opening, clock: int, terms: Terms, rules: Rules
 ) -> tuple[Book, Exits]:
-    """Close what a stop or target of ``book`` touches in the bar; ``clock`` is the bar's start."""
+    """Close what a stop or target of ``book`` touches in the bar, which ends at ``clock``."""
     xp = namespace(book.cash)
-    if rules.allow_short:
-        long = book.shares > 0.0
-        against, favour = (
-            xp.where(long, terms.low, terms.high),
-            xp.where(long, terms.high, terms.low),
-        )
-        side = xp.sign(book.shares)
-        touched = (side * (against - book.stop) <= 0.0) | (side * (favour - book.target) >= 0.0)
-    else:
-        touched = (terms.low <= book.stop) | (terms.high >= book.target)
-    at = where_true(touched & (terms.capacity > 0.0))
+    at = where_true(_touched(xp, book, terms, rules))
     if len(at) == 0:
         none = book.shares.reshape(-1)[at]
         return book, Exits(at, none, none, none, none, none > 0.0)
-
-    def pick(array: Array) -> Array:
-        return array.reshape(-1)[at]
-
     few = rules.at(at, book.shares.shape)
-    held, open_, stop, target = map(pick, (book.shares, terms.open, book.stop, book.target))
+    held, average, stop_gap, target_gap = _picked(
+        at, book.shares, book.average_price, book.stop_gap, book.target_gap
+    )
+    open_, high, low = _picked(at, terms.open, terms.high, terms.low)
+    capacity, used = _picked(at, terms.capacity, opening.size)
+    # A short is a long in a mirror: with the sign of prices turned, its stop is below too.
     side = xp.sign(held)
-    against = xp.where(side > 0.0, pick(terms.low), pick(terms.high))
-    # Which of two touches came first nobody knows: assume the worse, unless the open tells.
-    opens_beyond_target = side * (open_ - target) >= 0.0
-    stopped = (side * (against - stop) <= 0.0) & ~opens_beyond_target
-    gap = opens_beyond_target | (side * (open_ - stop) <= 0.0)
-    level = xp.where(gap, open_, xp.where(stopped, stop, target))
-    price = xp.where(stopped, fill_price(level, -side, few), level)
-    size = xp.minimum(xp.abs(held), pick(terms.capacity) - pick(opening.size))
-    sold = -side * size
+    stop, target = side * average - stop_gap, side * average + target_gap
+    start, worst = side * open_, xp.minimum(side * low, side * high)
+    # Which of two touches came first nobody knows: the stop, unless the open tells.
+    stopped = (worst <= stop) & _on(few.stop_loss, few.stop_loss_atr)
+    if _on(few.take_profit, few.take_profit_atr):
+        stopped = stopped & (start < target)
+    level = side * xp.where(stopped, xp.minimum(start, stop), xp.maximum(start, target))
+    price = xp.where(stopped, level - side * slippage(level, few), level)
+    size = xp.minimum(xp.abs(held), capacity - used)
     fee = commission(size, price, few)
-    left = held + sold
-    proceeds = put(xp.zeros_like(book.shares), at, -sold * price - fee)
-    gone = at[left == 0.0]
-    entry, stops, targets = _flattened(xp, gone, book.entry_price, book.stop, book.target)
-    cooling = at[stopped]
-    closed = Book(
-        cash=book.cash + total(proceeds),
-        shares=put(book.shares, at, left),
-        entry_price=entry,
-        stop=stops,
-        target=targets,
+    sold = -side * size
+    closed = book._replace(
+        cash=_paid_in(xp, book, at, -sold * price - fee),
+        shares=put(book.shares, at, held + sold),
         # Out means out: what is left leaves at the next opens, and no entry stays in the market.
-        pending_shares=put(book.pending_shares, at, -left),
-        entry_from=put(book.entry_from, cooling, float(clock + 1 + rules.cooldown_bars)),
+        pending_shares=put(book.pending_shares, at, -held - sold),
+        last_trade=put(book.last_trade, at[size > 0.0], float(clock)),
+        entry_from=put(book.entry_from, at[stopped], float(clock + rules.cooldown_bars)),
     )
     return closed, Exits(at, sold, price, level, fee, stopped)
+
+
+def _on(percent: Any, multiple: Any) -> bool:
+    return percent is not None or multiple is not None
+
+
+def _touched(xp: Any, book: Book, terms: Terms, rules: Rules) -> Array:
+    """Say which positions (n, k) meet their stop or target between low and high."""
+    below, above = book.stop_gap, book.target_gap
+    by_stop, by_target = (
+        _on(rules.stop_loss, rules.stop_loss_atr),
+        _on(rules.take_profit, rules.take_profit_atr),
+    )
+    touched = xp.zeros_like(book.shares, dtype=xp.bool)
+    if rules.allow_short:
+        long = book.shares > 0.0
+        stop = book.average_price - xp.sign(book.shares) * below
+        target = book.average_price + xp.sign(book.shares) * above
+        if by_stop:
+            touched = xp.where(long, terms.low <= stop, terms.high >= stop)
+        if by_target:
+            touched = touched | xp.where(long, terms.high >= target, terms.low <= target)
+        alive = xp.abs(book.shares)
+    else:
+        if by_stop:
+            touched = terms.low <= book.average_price - below
+        if by_target:
+            touched = touched | (terms.high >= book.average_price + above)
+        alive = book.shares
+    # A bar in which nothing can trade touches nothing.
+    return touched & (xp.minimum(alive, terms.capacity) > 0.0)
+
+
+def _picked(at: Array, *arrays: Array) -> list[Array]:
+    return [array.reshape(-1)[at] for array in arrays]
+
+
+def _paid_in(xp: Any, book: Book, at: Array, proceeds: Array) -> Array:
+    """Return cash (n, 1) with the ``proceeds`` (m,) of flat positions ``at``."""
+    if book.shares.shape[1] == 1:
+        return put(book.cash, at, book.cash.reshape(-1)[at] + proceeds)
+    return book.cash + total(put(xp.zeros_like(book.shares), at, proceeds))
 
 
 def whole_shares(shares: Array) -> Array:
@@ -206,7 +237,7 @@ def _within_means(
         room = leverage * (cash + value) - value
     # Priced as if the minimum and the rate were both due: at worst one share too few.
     most = xp.floor((room - leverage * rules.commission_minimum) / terms.entry_need)
-    return xp.minimum(orders, xp.maximum(most, 0.0))
+    return xp.minimum(orders, at_least(most, 0.0))
 
 
 def _within_means_both_ways(
@@ -221,8 +252,8 @@ def _within_means_both_ways(
     shrinking = xp.maximum(xp.minimum(orders, xp.maximum(-held, 0.0)), xp.minimum(-held, 0.0))
     growing = orders - shrinking
     sold, wanted = xp.abs(shrinking), xp.abs(growing)
-    price = xp.where(shrinking > 0.0, terms.buy_price, terms.sell_price)
-    lost = sold * xp.abs(price - terms.open) + commission(sold, price, rules)
+    price = terms.open + xp.copysign(terms.slippage, shrinking)
+    lost = sold * terms.slippage + commission(sold, price, rules)
     equity = cash + total(held * terms.open - lost)
     room = leverage * equity - total(xp.abs(held + shrinking) * terms.open)
     tickets = total(xp.where(wanted > 0.0, leverage * rules.commission_minimum, 0.0))
@@ -236,30 +267,9 @@ def _within_means_both_ways(
     return shrinking + xp.sign(growing) * grown, grown
 
 
-def _exit_prices(
-    xp: Any, state: State, entry: Array, shares: Array, grown: Array, rules: Rules
-) -> tuple[Array, Array]:
-    """Return stop and target (n, k), set anew from the average entry where a position grew."""
-    below = _distance(xp, entry, state.atr, rules.stop_loss, rules.stop_loss_atr)
-    above = _distance(xp, entry, state.atr, rules.take_profit, rules.take_profit_atr)
-    if rules.allow_short:
-        side = xp.where(shares < 0.0, -1.0, 1.0)
-        below = None if below is None else side * below
-        above = None if above is None else side * above
-    stop = state.stop if below is None else xp.where(grown, entry - below, state.stop)
-    target = state.target if above is None else xp.where(grown, entry + above, state.target)
-    return stop, target
-
-
-def _distance(xp: Any, entry: Array, atr: Array, percent: Any, multiple: Any) -> Array | None:
-    """Return the nearer of a fraction of the entry price and a multiple of ATR (n, k)."""
+def _gap(xp: Any, price: Array, atr: Array, percent: Any, multiple: Any) -> Array | None:
+    """Return the nearer of a fraction of the price and a multiple of ATR (n, k); None: no rule."""
     if percent is None:
         return None if multiple is None else atr * multiple
-    by_percent = entry * percent
+    by_percent = price * percent
     return by_percent if multiple is None else xp.minimum(by_percent, atr * multiple)
-
-
-def _flattened(
-    xp: Any, positions: Array, entry: Array, stop: Array, target: Array
-) -> tuple[Array, Array, Array]:
-    return put(entry, positions, 0.0), put(stop, positions, xp.nan), put(target, positions, xp.nan)

@@ -8,7 +8,7 @@ from enum import IntFlag
 from typing import Any, NamedTuple
 
 from core.accounts import State
-from core.arrays import Array, namespace, total, where_true
+from core.arrays import Array, at_least, at_most, namespace, put_rows, total, where_true
 from core.bars import Bar
 from core.rules import Rules
 from core.terms import Terms, terms_of
@@ -59,7 +59,8 @@ class Verdict(NamedTuple):
     """
 
     asked: Array  # (n, k) target weight, NaN: hold
-    shares: Array  # (n, k) shares to hold, not yet whole, NaN: keep what is held and working
+    shares: Array  # (n, k) shares to hold, not yet whole, where ``moves``
+    moves: Array  # (n, k) bool; elsewhere keep what is held and working
     unit: Array  # (n, k) shares that weight 1.0 stands for
     trail: tuple[tuple[Reason, Array, Array], ...]  # rule, what it found, what it left
 
@@ -67,9 +68,8 @@ class Verdict(NamedTuple):
     def allowed(self) -> Array:
         """The weight (n, k) that may be ordered; NaN: keep what is held and working."""
         xp = namespace(self.asked)
-        return xp.where(
-            self.shares == 0.0, 0.0, self.shares / xp.where(self.unit == 0.0, 1.0, self.unit)
-        )
+        unit = xp.where(self.unit == 0.0, 1.0, self.unit)  # an account without equity
+        return xp.where(self.moves, self.shares / unit, xp.nan)
 
     @property
     def reasons(self) -> Array:
@@ -79,7 +79,8 @@ class Verdict(NamedTuple):
         for reason, found, left in self.trail:
             changed = (found != left) & ~(xp.isnan(found) & xp.isnan(left))
             bits = bits | xp.where(changed, int(reason), 0)
-        return bits
+        banned = ~self.moves & ~xp.isnan(self.shares)
+        return bits | xp.where(banned, int(Reason.NO_TRADE_BAND), 0)
 
 
 def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -> Verdict:
@@ -101,10 +102,10 @@ def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
 
     weight = target_weight
     if not rules.allow_short:
-        weight = rule(Reason.SHORT_DENIED, weight, xp.maximum(weight, 0.0))
+        weight = rule(Reason.SHORT_DENIED, weight, at_least(weight, 0.0))
     if rules.volatility_target is not None:
         weight = rule(Reason.VOLATILITY_SIZED, weight, weight * terms.sizing)
-    weight = rule(Reason.POSITION_LIMIT, weight, _clip(xp, weight, rules.max_weight, rules))
+    weight = rule(Reason.POSITION_LIMIT, weight, _clip(weight, rules.max_weight, rules))
     for reason, limit in (
         (Reason.EXPOSURE_LIMIT, rules.max_exposure),
         (Reason.LEVERAGE_LIMIT, rules.max_leverage),
@@ -113,7 +114,7 @@ def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
             left = _within_gross(xp, weight, state.shares / unit, limit)
             weight = rule(reason, weight, left)
         elif not (rules.are_plain and limit >= rules.max_weight):
-            weight = rule(reason, weight, _clip(xp, weight, limit, rules))
+            weight = rule(reason, weight, _clip(weight, limit, rules))
     shares = weight * unit
     if rules.reduce_drawdown is not None:
         left = _reduced(xp, state, shares, rules)
@@ -123,14 +124,13 @@ def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
     if rules.cooldown_bars:
         left = _without_entries(xp, state, shares, rules)
         shares = rule(Reason.COOLDOWN, shares, left)
-    left = _outside_band(xp, state, shares, unit, rules)
-    shares = rule(Reason.NO_TRADE_BAND, shares, left)
-    return Verdict(target_weight, shares, unit, tuple(trail))
+    moves = _worth_an_order(xp, state, shares, unit, rules)
+    return Verdict(target_weight, shares, moves, unit, tuple(trail))
 
 
-def _clip(xp: Any, weight: Array, limit: Any, rules: Rules) -> Array:
-    capped = xp.minimum(weight, limit)
-    return xp.maximum(capped, -limit) if rules.allow_short else capped
+def _clip(weight: Array, limit: Any, rules: Rules) -> Array:
+    capped = at_most(weight, limit)
+    return at_least(capped, -limit) if rules.allow_short else capped
 
 
 def _within_gross(xp: Any, weight: Array, held: Array, limit: Any) -> Array:
@@ -144,15 +144,12 @@ def _within_gross(xp: Any, weight: Array, held: Array, limit: Any) -> Array:
 
 def _reduced(xp: Any, state: State, shares: Array, rules: Rules) -> Array:
     """Multiply what is asked while REDUCING; cut what a hold would keep when that begins."""
-    reducing = state.reducing[:, None]
-    left = xp.where(reducing, shares * rules.reduce_factor, shares)
-    began = where_true(state.began_reducing)
-    if len(began):
-        cut = xp.where(
-            xp.isnan(left[began]), state.shares[began] * rules.reduce_factor, left[began]
-        )
-        left[began] = cut
-    return left
+    reduced = shares * state.weight_scale[:, None]
+    rows = where_true(state.began_reducing)
+    if len(rows) == 0:
+        return reduced
+    asked, cut = reduced[rows], (state.shares * state.weight_scale[:, None])[rows]
+    return put_rows(reduced, rows, xp.where(xp.isnan(asked), cut, asked))
 
 
 def _without_entries(xp: Any, state: State, shares: Array, rules: Rules) -> Array:
@@ -167,13 +164,16 @@ def _without_entries(xp: Any, state: State, shares: Array, rules: Rules) -> Arra
     return xp.where(larger, xp.nan, shares)
 
 
-def _outside_band(xp: Any, state: State, shares: Array, unit: Array, rules: Rules) -> Array:
-    """Turn small changes into hold; neither an exit nor a trim to the position limit is small.
+def _worth_an_order(xp: Any, state: State, shares: Array, unit: Array, rules: Rules) -> Array:
+    """Say where ``shares`` is a change to order: no hold, and outside the no-trade band.
 
     The change is measured from where working orders lead: leaving them alone is then right.
+    Neither an exit nor a trim to the position limit is too small.
     """
     heading = state.shares + state.pending_shares
-    small = (xp.abs(shares - heading) < rules.no_trade_band * unit) & (shares != 0.0)
-    reached = xp.abs(heading) if rules.allow_short else heading
-    within = reached <= rules.max_weight * unit
-    return xp.where(small & within, xp.nan, shares)
+    change = shares - heading
+    # NaN, a hold, compares false throughout.
+    moves = (xp.abs(change) >= rules.no_trade_band * unit) | (shares == 0.0)
+    if rules.allow_short:
+        return moves | ((xp.abs(heading) > rules.max_weight * unit) & (change == change))
+    return moves | ((heading > rules.max_weight * unit) & (change < 0.0))

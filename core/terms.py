@@ -2,7 +2,7 @@
 
 Prices with slippage, the shares that may trade, the sizing factor: they depend on bar and rules
 alone, so a whole market of them is computed once (``PackedMarket``) and looked up row by row.
-Knows nothing of accounts.
+Knows no account.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core import costs
+from core.accounts import UNKNOWN_ATR
 from core.arrays import Array, namespace
 from core.bars import Bar, Market, bar_at
 from core.errors import ConfigError
@@ -26,11 +27,10 @@ class Terms(NamedTuple):
     low: Array
     close: Array
     capacity: Array  # whole shares that one account may trade in this bar
-    buy_price: Array  # the open with slippage
-    sell_price: Array  # the open with slippage
+    slippage: Array  # of a fill at the open, price units
     entry_need: Array  # buying power that one more share takes, costs included
     sizing: Array  # factor on a weight decided at this close, 0 to 1
-    atr: Array  # at this close, price units, infinite: unknown
+    atr: Array  # at this close, price units, UNKNOWN_ATR: unknown
     dividend: Array
     split_ratio: Array
     has_dividend: bool  # False promises that there is none in here
@@ -53,11 +53,10 @@ def terms_of(bar: Bar, rules: Rules) -> Terms:
         low=bar.low,
         close=bar.close,
         capacity=costs.capacity(bar.volume, rules),
-        buy_price=costs.fill_price(bar.open, 1.0, rules),
-        sell_price=costs.fill_price(bar.open, -1.0, rules),
+        slippage=costs.slippage(bar.open, rules),
         entry_need=costs.entry_need(bar.open, rules),
         sizing=volatility_sizing(bar.volatility, rules),
-        atr=xp.where(xp.isnan(bar.atr), xp.inf, bar.atr),
+        atr=xp.where(bar.atr > 0.0, bar.atr, UNKNOWN_ATR),
         dividend=bar.dividend,
         split_ratio=bar.split_ratio,
         has_dividend=bool(xp.any(bar.dividend != 0.0)),
@@ -82,8 +81,9 @@ class PackedMarket:
     """The terms of every row of a market, side by side, for fast look-up."""
 
     columns: Array  # (fields of Terms, rows, k)
-    dividends: Array  # (rows,) bool
     splits: Array  # (rows,) bool
+    has_dividend: bool
+    has_split: bool
 
     @classmethod
     def of(cls, market: Market, rules: Rules, xp: Any = np, device: Any = None) -> "PackedMarket":
@@ -91,20 +91,21 @@ class PackedMarket:
         if not rules.are_plain:
             raise ConfigError("a market can be packed only under rules that are plain numbers")
         terms = terms_of(bar_at(market, slice(None)), rules)
-        columns = np.stack(terms[:ARRAYS])
         return cls(
-            columns=xp.asarray(columns, device=device),
-            dividends=xp.asarray(np.any(market.dividend != 0.0, axis=1), device=device),
+            columns=xp.asarray(np.stack(terms[:ARRAYS]), device=device),
             splits=xp.asarray(np.any(market.split_ratio != 1.0, axis=1), device=device),
+            has_dividend=terms.has_dividend,
+            has_split=terms.has_split,
         )
 
     def at(self, rows: Array) -> Terms:
         """Return the terms (n, k) of ``rows`` (n,)."""
+        split = self.has_split
         if isinstance(rows, np.ndarray):
             # `clip` spares the check of every index; a row beyond the market is a caller's bug.
             picked = self.columns.take(rows, axis=1, mode="clip")
-            dividends, splits = self.dividends.take(rows), self.splits.take(rows)
+            split = split and bool(np.count_nonzero(self.splits.take(rows)))
         else:
             picked = self.columns[:, rows]
-            dividends, splits = self.dividends[rows], self.splits[rows]
-        return Terms._make([*picked, bool(dividends.any()), bool(splits.any())])
+            split = split and bool(self.splits[rows].any())
+        return Terms._make([*picked, self.has_dividend, split])

@@ -42,14 +42,14 @@ CASES = {
         free_rules(volatility_target=0.8), FLAT, 0.8, 0.8, Reason(0)),
     "reduced": (
         free_rules(reduce_drawdown=0.1, reduce_factor=0.5),
-        FLAT._replace(reducing=np.array([True])), 0.8, 0.4, Reason.DRAWDOWN_REDUCED),
+        FLAT._replace(weight_scale=np.array([0.5])), 0.8, 0.4, Reason.DRAWDOWN_REDUCED),
     "a hold is cut when the reduction begins": (
         free_rules(reduce_drawdown=0.1, reduce_factor=0.5),
-        holding(80, reducing=np.array([True]), began_reducing=np.array([True])), HOLD, 0.4,
+        holding(80, weight_scale=np.array([0.5]), began_reducing=np.array([True])), HOLD, 0.4,
         Reason.DRAWDOWN_REDUCED),
     "a hold is left alone later": (
         free_rules(reduce_drawdown=0.1, reduce_factor=0.5),
-        holding(80, reducing=np.array([True])), HOLD, HOLD, Reason(0)),
+        holding(80, weight_scale=np.array([0.5])), HOLD, HOLD, Reason(0)),
     "halted": (free_rules(), holding(50, halted=np.array([True])), 0.8, 0.0, Reason.HALTED),
     "halted, whatever is asked": (
         free_rules(), holding(50, halted=np.array([True])), HOLD, 0.0, Reason.HALTED),
@@ -129,7 +129,7 @@ def test_every_intervention_is_logged() -> None:
     rules, state = every_rule(), open_accounts(500, 1, 10_000.0)
     state = state._replace(
         shares=np.round(rng.normal(0, 40, (500, 1))),
-        reducing=rng.random(500) < 0.3,
+        weight_scale=np.where(rng.random(500) < 0.3, 0.5, 1.0),
         halted=rng.random(500) < 0.1,
         entry_from=np.round(rng.uniform(-3, 3, (500, 1))),
     )

@@ -24,7 +24,7 @@ def busy_accounts(n: int) -> State:
     recent = tuple(np.where(rng.random((n, 1)) < 0.3, np.nan, rng.random((n, 1))) for _ in range(3))
     return open_accounts(n, 1, 10_000.0)._replace(
         shares=shares,
-        entry_price=np.where(shares == 0, 0.0, rng.uniform(20, 40, (n, 1))),
+        average_price=np.where(shares == 0, 0.0, rng.uniform(20, 40, (n, 1))),
         pending_shares=np.round(rng.normal(0, 30, (n, 1))),
         equity=rng.uniform(5_000, 10_000, n),
         average_equity=rng.uniform(6_000, 9_000, n),
@@ -43,7 +43,7 @@ def test_an_untouched_account_is_all_zeros():
 def test_every_column_by_hand():
     state = open_accounts(1, 1, 10_000.0)._replace(
         shares=np.array([[100.0]]),
-        entry_price=np.array([[40.0]]),
+        average_price=np.array([[40.0]]),
         pending_shares=np.array([[-20.0]]),
         equity=np.array([9_000.0]),
         average_equity=np.array([9_000.0 / 0.97]),
@@ -74,7 +74,7 @@ def test_every_column_by_hand():
 def test_a_short_position_gains_when_the_price_falls():
     state = open_accounts(1, 1, 10_000.0)._replace(
         shares=np.array([[-10.0]]),
-        entry_price=np.array([[50.0]]),
+        average_price=np.array([[50.0]]),
     )
     found = account_features(state, close(45.0))[0]
     assert found[ACCOUNT_COLUMNS.index("unrealised_return")] == pytest.approx(10 * 0.1, rel=1e-6)
@@ -83,7 +83,7 @@ def test_a_short_position_gains_when_the_price_falls():
 def test_a_ruined_account_stays_finite():
     state = open_accounts(1, 1, 1000.0)._replace(
         shares=np.array([[-100.0]]),
-        entry_price=np.array([[1.0]]),
+        average_price=np.array([[1.0]]),
         equity=np.array([-500.0]),
     )
     found = account_features(state, close(1e6))
