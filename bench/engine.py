@@ -33,11 +33,11 @@ def every_rule() -> Rules:
     """Return rules of which none is switched off."""
     return Rules.of(
         settings.Account(fraction=0.98, no_trade_band=0.02),
-        settings.Costs(commission_bps=0.5),
+        settings.Costs(),
         settings.RiskLimits(
             max_weight=0.9,
             max_exposure=0.8,
-            max_leverage=1.5,
+            max_leverage=1.0,
             volatility_target=0.25,
             stop_loss=0.05,
             take_profit=0.10,

@@ -93,8 +93,6 @@ def settle(state: State, bar: Bar | Terms, rules: Rules) -> Settlement:
     terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
     if terms.has_split:
         state = apply_split(state, terms)
-    if terms.has_dividend:
-        state = state._replace(cash=state.cash + total(state.shares * terms.dividend)[:, 0])
     book, opening = fill_at_open(state, terms, rules)
     book, exits = exit_inside(book, opening, state.clock + 1, terms, rules)
     state = _marked(state, book, terms.close, rules)
@@ -154,17 +152,16 @@ def _marked(state: State, book: Book, close: Array, rules: Rules) -> State:
     if clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS) == 0:
         past_peaks = xp.concat([block_peak[None, :], past_peaks[:-1]], axis=0)
         past_peak, block_peak = xp.max(past_peaks, axis=0), equity
-    ruin = _by_account(rules.ruin_fraction) * state.opening_equity
-    halted = state.halted | (equity <= ruin)
+    # Below this equity an account halts: ruined, or too far below its peak.
+    least = ruin = _by_account(rules.ruin_fraction) * state.opening_equity
     if rules.halt_drawdown is not None:
-        halted = halted | (equity <= (1.0 - _by_account(rules.halt_drawdown)) * peak)
-    reducing = began = state.reducing
-    scale = state.weight_scale
+        least = xp.maximum(ruin, (1.0 - _by_account(rules.halt_drawdown)) * peak)
+    halted = state.halted | (equity <= least)
+    reducing, began, scale = state.reducing, state.began_reducing, state.weight_scale
     if rules.reduce_drawdown is not None:
-        lost = 1.0 - _by_account(rules.reduce_factor)
         reducing = equity <= (1.0 - _by_account(rules.reduce_drawdown)) * peak
         began = reducing > state.reducing
-        scale = 1.0 - lost * reducing
+        scale = xp.where(reducing, _by_account(rules.reduce_factor), 1.0)
     pending, ruined = book.pending_shares, state.ruined
     if len(where_true(halted)):
         pending = xp.where(halted[:, None], -book.shares, pending)

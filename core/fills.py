@@ -100,9 +100,11 @@ class Fills(NamedTuple):
 
 
 def fill_at_open(state: State, terms: Terms, rules: Rules) -> tuple[Book, Opening]:
-    """Fill what is pending at the open, as far as volume and buying power allow."""
+    """Pay dividends, then fill what is pending, as far as volume and buying power allow."""
     xp = namespace(state.cash)
     held, cash, pending = state.shares, state.cash[:, None], state.pending_shares
+    if terms.has_dividend:
+        cash = cash + total(held * terms.dividend)  # a short pays it
     # What the volume cap leaves stays pending; what buying power refuses is cancelled.
     possible = xp.minimum(xp.maximum(pending, -terms.capacity), terms.capacity)
     if rules.allow_short:
@@ -148,62 +150,79 @@ def exit_inside(
         none = book.shares.reshape(-1)[at]
         return book, Exits(at, none, none, none, none, none > 0.0)
     few = rules.at(at, book.shares.shape)
-    held, average, stop_gap, target_gap = _picked(
-        at, book.shares, book.average_price, book.stop_gap, book.target_gap
+    held, open_, average, stop_gap, target_gap, capacity = _picked(
+        at,
+        book.shares,
+        terms.open,
+        book.average_price,
+        book.stop_gap,
+        book.target_gap,
+        terms.capacity - opening.size,
     )
-    open_, high, low = _picked(at, terms.open, terms.high, terms.low)
-    capacity, used = _picked(at, terms.capacity, opening.size)
-    # A short is a long in a mirror: with the sign of prices turned, its stop is below too.
-    side = xp.sign(held)
-    stop, target = side * average - stop_gap, side * average + target_gap
-    start, worst = side * open_, xp.minimum(side * low, side * high)
+    if rules.allow_short:
+        # A short is a long in a mirror: with the sign of prices turned, its stop is below too.
+        side = xp.sign(held)
+        start, average = side * open_, side * average
+        low, high = _picked(at, terms.low, terms.high)
+        worst = xp.minimum(side * low, side * high)
+    else:
+        side, start = 1.0, open_
+        (worst,) = _picked(at, terms.low)
+    stop, target = average - stop_gap, average + target_gap
     # Which of two touches came first nobody knows: the stop, unless the open tells.
-    stopped = (worst <= stop) & _on(few.stop_loss, few.stop_loss_atr)
-    if _on(few.take_profit, few.take_profit_atr):
-        stopped = stopped & (start < target)
-    level = side * xp.where(stopped, xp.minimum(start, stop), xp.maximum(start, target))
-    price = xp.where(stopped, level - side * slippage(level, few), level)
-    size = xp.minimum(xp.abs(held), capacity - used)
+    if not rules.has_stop:
+        stopped = xp.zeros_like(held, dtype=xp.bool)
+    elif rules.has_target:
+        stopped = (worst <= stop) & (start < target)
+    else:
+        stopped = worst <= stop
+    level = xp.where(stopped, xp.minimum(start, stop), xp.maximum(start, target))
+    # A stop is a market order, a target a limit order, which pays no slippage.
+    price = xp.where(stopped, level - slippage(side * level, few), level)
+    if rules.allow_short:
+        level, price = side * level, side * price
+    size = xp.minimum(xp.abs(held), capacity)
     fee = commission(size, price, few)
     sold = -side * size
-    closed = book._replace(
+    left = held + sold
+    closed = Book(
         cash=_paid_in(xp, book, at, -sold * price - fee),
-        shares=put(book.shares, at, held + sold),
+        shares=put(book.shares, at, left),
+        average_price=book.average_price,
+        stop_gap=book.stop_gap,
+        target_gap=book.target_gap,
         # Out means out: what is left leaves at the next opens, and no entry stays in the market.
-        pending_shares=put(book.pending_shares, at, -held - sold),
+        pending_shares=put(book.pending_shares, at, -left),
         last_trade=put(book.last_trade, at[size > 0.0], float(clock)),
         entry_from=put(book.entry_from, at[stopped], float(clock + rules.cooldown_bars)),
     )
     return closed, Exits(at, sold, price, level, fee, stopped)
 
 
-def _on(percent: Any, multiple: Any) -> bool:
-    return percent is not None or multiple is not None
-
-
 def _touched(xp: Any, book: Book, terms: Terms, rules: Rules) -> Array:
     """Say which positions (n, k) meet their stop or target between low and high."""
     below, above = book.stop_gap, book.target_gap
-    by_stop, by_target = (
-        _on(rules.stop_loss, rules.stop_loss_atr),
-        _on(rules.take_profit, rules.take_profit_atr),
-    )
-    touched = xp.zeros_like(book.shares, dtype=xp.bool)
+    touched = None
     if rules.allow_short:
         long = book.shares > 0.0
-        stop = book.average_price - xp.sign(book.shares) * below
-        target = book.average_price + xp.sign(book.shares) * above
-        if by_stop:
+        side = xp.sign(book.shares)
+        if rules.has_stop:
+            stop = book.average_price - side * below
             touched = xp.where(long, terms.low <= stop, terms.high >= stop)
-        if by_target:
-            touched = touched | xp.where(long, terms.high >= target, terms.low <= target)
+        if rules.has_target:
+            target = book.average_price + side * above
+            reached = xp.where(long, terms.high >= target, terms.low <= target)
+            touched = reached if touched is None else touched | reached
         alive = xp.abs(book.shares)
     else:
-        if by_stop:
+        if rules.has_stop:
             touched = terms.low <= book.average_price - below
-        if by_target:
-            touched = touched | (terms.high >= book.average_price + above)
+        if rules.has_target:
+            reached = terms.high >= book.average_price + above
+            touched = reached if touched is None else touched | reached
         alive = book.shares
+    if touched is None:
+        return xp.zeros_like(book.shares, dtype=xp.bool)
     # A bar in which nothing can trade touches nothing.
     return touched & (xp.minimum(alive, terms.capacity) > 0.0)
 

@@ -5,6 +5,7 @@ allowed and why. Knows neither orders nor fills.
 """
 
 from enum import IntFlag
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from core.accounts import State
@@ -105,19 +106,15 @@ def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
         weight = rule(Reason.SHORT_DENIED, weight, at_least(weight, 0.0))
     if rules.volatility_target is not None:
         weight = rule(Reason.VOLATILITY_SIZED, weight, weight * terms.sizing)
-    weight = rule(Reason.POSITION_LIMIT, weight, _clip(weight, rules.max_weight, rules))
-    for reason, limit in (
-        (Reason.EXPOSURE_LIMIT, rules.max_exposure),
-        (Reason.LEVERAGE_LIMIT, rules.max_leverage),
-    ):
-        if weight.shape[1] > 1:
+    for reason, limit in _limits(rules, weight.shape[1]):
+        if reason is Reason.POSITION_LIMIT or weight.shape[1] == 1:
+            left = _clip(weight, limit, rules)
+        else:
             left = _within_gross(xp, weight, state.shares / unit, limit)
-            weight = rule(reason, weight, left)
-        elif not (rules.are_plain and limit >= rules.max_weight):
-            weight = rule(reason, weight, _clip(weight, limit, rules))
+        weight = rule(reason, weight, left)
     shares = weight * unit
     if rules.reduce_drawdown is not None:
-        left = _reduced(xp, state, shares, rules)
+        left = _reduced(xp, state, shares)
         shares = rule(Reason.DRAWDOWN_REDUCED, shares, left)
     if len(where_true(state.halted)):
         shares = rule(Reason.HALTED, shares, xp.where(state.halted[:, None], 0.0, shares))
@@ -126,6 +123,16 @@ def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -
         shares = rule(Reason.COOLDOWN, shares, left)
     moves = _worth_an_order(xp, state, shares, unit, rules)
     return Verdict(target_weight, shares, moves, unit, tuple(trail))
+
+
+def _limits(rules: Rules, symbols: int) -> list[tuple[Reason, Any]]:
+    """Return the limits that may bind: with one symbol, all bound its weight, so the tightest."""
+    limits = [
+        (Reason.POSITION_LIMIT, rules.max_weight),
+        (Reason.EXPOSURE_LIMIT, rules.max_exposure),
+        (Reason.LEVERAGE_LIMIT, rules.max_leverage),
+    ]
+    return [min(limits, key=itemgetter(1))] if symbols == 1 and rules.are_plain else limits
 
 
 def _clip(weight: Array, limit: Any, rules: Rules) -> Array:
@@ -142,14 +149,14 @@ def _within_gross(xp: Any, weight: Array, held: Array, limit: Any) -> Array:
     return weight * xp.where(asked > room, room / xp.where(asked > 0.0, asked, 1.0), 1.0)
 
 
-def _reduced(xp: Any, state: State, shares: Array, rules: Rules) -> Array:
+def _reduced(xp: Any, state: State, shares: Array) -> Array:
     """Multiply what is asked while REDUCING; cut what a hold would keep when that begins."""
     reduced = shares * state.weight_scale[:, None]
     rows = where_true(state.began_reducing)
     if len(rows) == 0:
         return reduced
-    asked, cut = reduced[rows], (state.shares * state.weight_scale[:, None])[rows]
-    return put_rows(reduced, rows, xp.where(xp.isnan(asked), cut, asked))
+    asked, kept = reduced[rows], state.shares[rows] * state.weight_scale[rows][:, None]
+    return put_rows(reduced, rows, xp.where(xp.isnan(asked), kept, asked))
 
 
 def _without_entries(xp: Any, state: State, shares: Array, rules: Rules) -> Array:

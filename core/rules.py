@@ -42,11 +42,19 @@ class Rules:
     halt_drawdown: Any | None
     ruin_fraction: Any  # of the opening equity
     are_plain: bool = field(init=False)  # every number is the same for all accounts
+    has_stop: bool = field(init=False)
+    has_target: bool = field(init=False)
 
     def __post_init__(self) -> None:
         numbers = (getattr(self, f.name) for f in fields(self) if f.init)
         plain = all(number is None or isinstance(number, float | int) for number in numbers)
         object.__setattr__(self, "are_plain", plain)
+        stops, targets = (
+            (self.stop_loss, self.stop_loss_atr),
+            (self.take_profit, self.take_profit_atr),
+        )
+        object.__setattr__(self, "has_stop", any(rule is not None for rule in stops))
+        object.__setattr__(self, "has_target", any(rule is not None for rule in targets))
 
     @classmethod
     def of(
