@@ -138,7 +138,8 @@ def start_mlflow(home: Home, port: int) -> Server:
         [*command, "--workers", "1", "--backend-store-uri", backend_uri(home)],
         url=f"http://{HOST}:{port}",
         health=f"http://{HOST}:{port}/health",
-        extra={},
+        # Its job runners (for LLM scorers) would cost five processes that nobody here needs.
+        extra={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
 
 

@@ -41,7 +41,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{home.mlflow / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(home.mlflow / "served")]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    off = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | off
     environment.pop("MLFLOW_TRACKING_URI", None)
     log = home.root / "server.log"
     with log.open("wb") as output:
