@@ -21,16 +21,15 @@ import pandas as pd
 
 from core.bars import BAR_COLUMNS
 from core.errors import UnknownSymbol
+from sources.actions import actions_from_adjusted
 from sources.port import Delivery
 
 STOCKS = ("AAPL", "IBM", "MSFT", "GOOG")
-LEAST_SPLIT = 1.2  # a step of the factor beyond this (or below its inverse) is a split
 LEVERAGE = 3.0
 EXPENSE_RATIO = 0.0095  # a year; what listed 3x funds charge
 FINANCING_RATE = 0.02  # a year, on what is borrowed; about the mean US overnight rate 1999-2018
 FIRST_PRICE, SPLIT_BELOW, SPLIT_ABOVE = 100.0, 10.0, 250.0
 DAILY_TURNOVER = 2e8  # account currency on a median day; follows the index's own volume
-LEAST_DIVIDEND = 2e-4  # fraction of the price; smaller steps are rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +63,8 @@ def _stock(symbol: str) -> pd.DataFrame:
 
     raw = pd.DataFrame(getattr(stocks, symbol))
     raw.index = _index(raw["date"])
-    return with_actions(raw)
-
-
-def with_actions(raw: pd.DataFrame) -> pd.DataFrame:
-    """Return bars with the splits and dividends that ``adj_close`` implies.
-
-    The adjustment factor adj/raw steps up by the split ratio on its ex-date, and by
-    1 + dividend / close on a dividend's (this vendor reinvests at the close of the ex-date).
-    """
-    close = raw["close"].to_numpy(np.float64)
-    factor = raw["adj_close"].to_numpy(np.float64) / close
-    step = np.append(1.0, factor[1:] / factor[:-1])
-    split = np.where((step > LEAST_SPLIT) | (step < 1.0 / LEAST_SPLIT), step, 1.0)
-    ratio = np.where(split > 1.0, np.round(split), 1.0 / np.maximum(np.round(1.0 / split), 1.0))
-    paid = step / ratio - 1.0
-    bars = raw[["open", "high", "low", "close", "volume"]].astype(np.float64)
-    bars["dividend"] = np.where(paid > LEAST_DIVIDEND, np.round(paid * close, 3), 0.0)
-    bars["split_ratio"] = ratio
-    bars["adj_close"] = raw["adj_close"].astype(np.float64)
-    return bars
+    bars = raw[["open", "high", "low", "close", "volume", "adj_close"]].astype(np.float64)
+    return actions_from_adjusted(bars, reinvested="ex_close")
 
 
 def _composite(name: Literal["nasdaq", "sp500"]) -> pd.DataFrame:
