@@ -1,0 +1,67 @@
+"""A study whose trainings are a formula: quick, and with an answer known by hand.
+
+Run as a program it is a process that a test can kill: ``python study_kit.py HOME SLOW``.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, TrainingError
+from core.home import Home
+from core.settings import Params, Search, parse_params
+from training.learn import Lesson, Metrics, Trained
+from training.space import space_for
+from training.study import Plan, Searched, Trial, search
+
+SETTINGS = Search(generation=3, reports=4, prune_below_quantile=0.5)
+
+
+def params() -> Params:
+    return parse_params({"agents": {"demo": {"symbol": "AAPL", "reward": "volatility_penalty"}}})
+
+
+def plan(trials: int = 8, identity: str = "a" * 64, seed: int = 1) -> Plan:
+    return Plan("demo", identity, trials, space_for(params(), "demo"), SETTINGS, seed)
+
+
+def height(values: Mapping[str, Any]) -> float:
+    """Highest (1.0) where the discount is 0.95; a network of 32-32 costs half."""
+    return 1.0 - 20.0 * abs(values["discount"] - 0.95) - 0.5 * (values["hidden"] == "32-32")
+
+
+def climb(lesson: Any, report: Callable[[int, Metrics], None]) -> Trained:
+    """Reach ``height`` in four even steps; the lesson is the trial's values themselves."""
+    values = dict(lesson)
+    if values.pop("broken", False):
+        raise TrainingError("the loss is not a number")
+    if values.pop("unusable", False):
+        raise ConfigError("no reward called 'wealth'")
+    top = height(values)
+    curve = []
+    for point in range(1, 5):
+        time.sleep(values.get("slow", 0.0))
+        curve.append({"validation_score": top * point / 4, "steps": float(point)})
+        report(point, curve[-1])
+    return Trained(b"policy", b"weights", "0" * 64, tuple(curve), top, 4, 0.0)
+
+
+def run(home: Home, listen: Callable[[Trial], None], slow: float = 0.0) -> Searched:
+    def teach(values: Mapping[str, Any]) -> Lesson:
+        return dict(values) | {"slow": slow}  # type: ignore[return-value]
+
+    return search(home, plan(), teach, listen=listen, train=climb)
+
+
+def main() -> None:
+    def listen(trial: Trial) -> None:
+        sys.stdout.write(f"told {trial.number}\n")
+        sys.stdout.flush()
+
+    run(Home(Path(sys.argv[1])), listen, slow=float(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Workers: trainings side by side, each a Ray task with one process and one thread.
+
+Owns Ray: where it runs, how it starts and that it ends. ``RAY_ADDRESS`` names a cluster; without
+it Ray runs on this machine, privately to one home. Started once per process, the workers (whose
+imports take seconds) are used again by every trial, seed and fold. Knows nothing of studies.
+"""
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import telemetry
+from core.errors import RatchetError, TrainingError
+from core.home import Home
+from training.learn import Lesson, Metrics, Trained, train
+
+OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
+START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
+LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
+
+Train = Callable[[Lesson, Callable[[int, Metrics], None]], Trained]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one training ended."""
+
+    curve: tuple[Metrics, ...]  # one entry per report it reached
+    trained: Trained | None  # None: pruned or failed
+    problem: str = ""  # why it failed
+
+    @property
+    def state(self) -> str:
+        """Return complete, pruned or failed."""
+        if self.trained is not None:
+            return "complete"
+        return "failed" if self.problem else "pruned"
+
+
+Done = Callable[[int, Outcome], None]
+
+
+def ignore(index: int, outcome: Outcome) -> None:
+    """Listen to nothing."""
+
+
+class _BelowFloor(Exception):
+    """Ends a training that is not worth finishing."""
+
+
+def train_all(
+    home: Home,
+    lessons: Sequence[Lesson],
+    floors: Sequence[float] = (),
+    done: Done = ignore,
+    train: Train = train,
+) -> list[Outcome]:
+    """Train all ``lessons`` in parallel and return their outcomes, in order.
+
+    ``floors``: one per report; a training whose best validation score so far is below the floor
+    ends there and counts as pruned. ``done`` is told each outcome as it comes. Whatever a lesson
+    is wrong about for every trial alike (an unknown reward …) is raised.
+    """
+    import ray
+
+    start(home)
+    task = ray.remote(num_cpus=1, max_retries=1)(_train_one)
+    running = {task.remote(lesson, tuple(floors), train): i for i, lesson in enumerate(lessons)}
+    outcomes: dict[int, Outcome] = {}
+    try:
+        while running:
+            finished, _ = ray.wait(list(running), num_returns=1)
+            index = running.pop(finished[0])
+            outcomes[index] = _outcome(finished[0])
+            done(index, outcomes[index])
+    finally:
+        for reference in running:  # the caller was interrupted, or a lesson is unusable
+            ray.cancel(reference, force=True)
+    return [outcomes[index] for index in range(len(lessons))]
+
+
+def require_trained(outcomes: Sequence[Outcome], what: str) -> list[Trained]:
+    """Return the trainings; raise ``TrainingError`` naming the first that failed."""
+    trained = []
+    for number, outcome in enumerate(outcomes):
+        if outcome.trained is None:
+            raise TrainingError(f"{what} {number} of {len(outcomes)}: {outcome.problem}")
+        trained.append(outcome.trained)
+    return trained
+
+
+def _train_one(lesson: Lesson, floors: tuple[float, ...], train: Train) -> Outcome:
+    """Run in a worker: train, stopping below a floor."""
+    curve: list[Metrics] = []
+    best = float("-inf")
+
+    def report(steps: int, metrics: Metrics) -> None:
+        nonlocal best
+        curve.append(metrics)
+        best = max(best, metrics["validation_score"])
+        reached = len(curve)
+        if reached <= len(floors) and best < floors[reached - 1]:
+            raise _BelowFloor
+
+    try:
+        trained = train(lesson, report)
+        return Outcome(tuple(curve), trained)
+    except _BelowFloor:
+        return Outcome(tuple(curve), None)
+
+
+def _outcome(reference: Any) -> Outcome:
+    import ray
+
+    try:
+        return ray.get(reference)  # type: ignore[no-any-return]
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, RatchetError) and not isinstance(cause, TrainingError):
+            raise cause from error
+        lines = str(cause if cause is not None else error).strip().splitlines()
+        return Outcome((), None, (lines or [type(error).__name__])[-1][:300])
+    except ray.exceptions.RayError as error:  # the worker died: memory, a kill
+        lines = str(error).strip().splitlines()
+        return Outcome((), None, (lines or [type(error).__name__])[0][:300])
+
+
+_starting = threading.Lock()
+
+
+def start(home: Home) -> None:
+    """Start Ray for ``home``, or join the cluster of RAY_ADDRESS; nothing when it runs already."""
+    telemetry.switch_off()
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future; it warns
+    import ray
+
+    with _starting:
+        if ray.is_initialized():
+            return
+        address = os.environ.get("RAY_ADDRESS", "").strip()
+        if address:
+            _init(f"the cluster at {address}", attempts=1, address=address)
+            return
+        _init(
+            "this machine",
+            attempts=START_ATTEMPTS,
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(temp_folder(home)),
+        )
+        node: Any = ray._private.worker._global_node
+        session = Path(node.get_session_dir_path())
+        atexit.register(_end, session)
+
+
+def _init(where: str, attempts: int, **options: Any) -> None:
+    import ray
+
+    for attempt in range(1, attempts + 1):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:  # Ray's start-up raises plain exceptions
+            ray.shutdown()
+            if attempt == attempts:
+                raise TrainingError(
+                    f"Ray on {where} did not start ({error}); correct RAY_ADDRESS, or free memory "
+                    "and processors"
+                ) from error
+
+
+def temp_folder(home: Home) -> Path:
+    """Return Ray's own folder for one home: short, because sockets lie in it."""
+    name = hashlib.sha256(str(home.root).encode()).hexdigest()[:8]
+    base = tempfile.gettempdir()
+    if len(base) > LONGEST_TEMP:
+        base = "/tmp"
+    return Path(base) / f"ratchet-{os.getuid()}-{name}"
+
+
+def _end(session: Path) -> None:
+    import ray
+
+    ray.shutdown()
+    shutil.rmtree(session, ignore_errors=True)  # sockets and logs of workers that are gone
