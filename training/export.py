@@ -175,12 +175,15 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
         raise BadBundle(
             f"warm start: neither learner weights nor an ONNX policy: {error}"
         ) from error
-    found = {c.name: numpy_helper.to_array(c) for c in graph.initializer}
-    return {
-        n: a[None] if "weights" in n else a[None, None]
-        for n, a in found.items()
-        if n.startswith("actor.")
+    arrays = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    actor = {
+        name: array[None] if "weights" in name else array[None, None]
+        for name, array in arrays.items()
+        if name.startswith("actor.")
     }
+    if not actor:
+        raise BadBundle("warm start: the ONNX policy holds no actor; only a trained one can go on")
+    return actor
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:

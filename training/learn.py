@@ -107,11 +107,11 @@ def train(lesson: Lesson, report: Report = ignore) -> Trained:
     """
     started = time.perf_counter()
     with quiet(), _seeded(lesson.seed):
-        algorithm = _build(lesson)
+        algorithm = build(lesson)
         try:
             curve = tuple(_run(algorithm, lesson, report, started))
-            weights = _weights(algorithm)
-            exported = _export(algorithm, lesson)
+            weights = weights_of(algorithm)
+            exported = export_policy(algorithm, lesson)
         finally:
             algorithm.stop()
     return Trained(
@@ -125,7 +125,8 @@ def train(lesson: Lesson, report: Report = ignore) -> Trained:
     )
 
 
-def _build(lesson: Lesson) -> LocalAlgorithm:
+def build(lesson: Lesson) -> LocalAlgorithm:
+    """Return RLlib's algorithm with its first weights, or those of a warm start."""
     market = MarketBatch(
         lesson.dataset,
         lesson.scaler,
@@ -148,7 +149,7 @@ def _build(lesson: Lesson) -> LocalAlgorithm:
         algorithm = MarketSac(sac_config(settings, market, lesson.seed, lesson.device), market)
     if lesson.warm_start is not None:
         weights = unpack(lesson.warm_start)
-        check_compatible(weights, _weights(algorithm))
+        check_compatible(weights, weights_of(algorithm))
         algorithm.learner.module[DEFAULT_MODULE_ID].set_state(weights)
     return algorithm
 
@@ -226,11 +227,13 @@ def decide(algorithm: LocalAlgorithm, observation: np.ndarray) -> np.ndarray:
     return np.asarray(module.deterministic(inputs).cpu().numpy())
 
 
-def _weights(algorithm: LocalAlgorithm) -> dict[str, np.ndarray]:
+def weights_of(algorithm: LocalAlgorithm) -> dict[str, np.ndarray]:
+    """Return every weight of every network by name."""
     return dict(algorithm.learner.module[DEFAULT_MODULE_ID].get_state())
 
 
-def _export(algorithm: LocalAlgorithm, lesson: Lesson) -> bytes:
+def export_policy(algorithm: LocalAlgorithm, lesson: Lesson) -> bytes:
+    """Return the policy as ONNX, deciding as ``decide`` does."""
     module = algorithm.learner.module[DEFAULT_MODULE_ID]
     width = len(observation_columns(lesson.dataset.spec))
     position = width - len(ACCOUNT_COLUMNS) + ACCOUNT_COLUMNS.index("position_weight")
