@@ -24,9 +24,8 @@ from flows.feeds import Feed, feeds
 from flows.progress import Terminal, listening
 
 if TYPE_CHECKING:
-    from pipelines.retrain import Retrained
-
     from pipelines.paper import Compared, Switched
+    from pipelines.retrain import Retrained
 
 BARS_PER_SECOND = 25.0  # of the session with the rollback: slow enough to see the worker follow
 

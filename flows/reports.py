@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipelines.retrain import Retrained
-
     from pipelines.monitor import Monitored
+    from pipelines.retrain import Retrained
 
 
 def percent(value: float | None) -> str:

@@ -14,9 +14,8 @@ from core.settings import Params
 from flows.reports import number, percent
 
 if TYPE_CHECKING:
-    from pipelines.retrain import Retrained
-
     from flows.demo import Outcome
+    from pipelines.retrain import Retrained
     from serving.results import SleeveResult
 
 HEADS = (

@@ -14,6 +14,7 @@ tuned on, after costs:
     drawdown     no deeper than ``max_drawdown``
     median seed  the median of the seeds is better than the champion, and than nothing
     worst seed   no seed loses more than ``worst_seed_loss``
+    walk-forward retrained on every fold, it does not lose over their joined out-of-sample bars
 
 **Level and power.** Joined by *and*, the gate passes a candidate without edge at most as often as
 its strictest test does (an intersection-union test), so the tests need no correction for being
@@ -61,6 +62,7 @@ class Evidence:
     trials: int  # ever run for the agent, this study's included
     trial_sharpe_variance: float | None  # of their per-bar Sharpe ratios; None: unknown
     looks: int = 0  # earlier looks at any of these bars
+    walk_forward: np.ndarray | None = None  # (W,) out-of-sample returns of all folds, joined
     bars_per_year: float = 252.0  # for the annualised figures in the sentences
 
 
@@ -68,7 +70,7 @@ class Evidence:
 class Reason:
     """One test and how it came out."""
 
-    test: str  # length, difference, deflated, drawdown, median seed, worst seed
+    test: str  # as in the module's docstring
     subject: str  # against whom, or of what
     value: float
     threshold: float
@@ -135,6 +137,8 @@ def judge(evidence: Evidence, settings: Gate) -> GateReport:
     reasons.append(_deflated(evidence, settings))
     reasons.append(_drawdown(evidence, settings))
     reasons += _seeds(evidence, settings)
+    if evidence.walk_forward is not None and len(evidence.walk_forward) > 1:
+        reasons.append(_walk_forward(evidence.walk_forward, evidence))
     verdict: Verdict = "promote" if all(reason.passed for reason in reasons) else "refuse"
     return GateReport(verdict, tuple(reasons), bars, evidence.trials, evidence.looks)
 
@@ -260,6 +264,19 @@ def _seeds(evidence: Evidence, settings: Gate) -> list[Reason]:
             f"the worst of {count} seeds returns {worst:.1%}, must not lose more than {-floor:.0%}",
         ),
     ]
+
+
+def _walk_forward(returns: np.ndarray, evidence: Evidence) -> Reason:
+    value = _annual(returns, evidence)
+    return Reason(
+        "walk-forward",
+        "all folds",
+        value,
+        0.0,
+        value > 0.0,
+        f"retrained on every fold it has Sharpe {value:.2f} over {len(returns)} out-of-sample "
+        "bars, needs more than 0",
+    )
 
 
 def _annual(returns: np.ndarray, evidence: Evidence) -> float:

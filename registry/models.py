@@ -187,6 +187,15 @@ def fetch(home: Home, wanted: Version) -> Copy:
     return Copy(wanted.agent, wanted.number, wanted.bundle_sha256, folder)
 
 
+def run_file(home: Home, wanted: Version, name: str) -> bytes | None:
+    """Return a file of the run that made a version, None where it has none of that name."""
+    client = connect(home)
+    with answering(home), tempfile.TemporaryDirectory() as place:
+        if name not in {item.path for item in client.list_artifacts(wanted.run_id)}:
+            return None
+        return Path(client.download_artifacts(wanted.run_id, name, place)).read_bytes()
+
+
 def production(home: Home, agent: str) -> Copy:
     """Return the Production version's copy, and remember it for when MLflow is away."""
     copy = fetch(home, with_alias(home, agent, "Production"))

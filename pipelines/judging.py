@@ -1,0 +1,210 @@
+"""Judging: the hold-out is looked at, the gate speaks, the registry and the report are told.
+
+Owns the last part of a retraining, from trained policies to a registered version. The verdict is
+the gate's; nothing here bends it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC
+from pathlib import Path
+
+import numpy as np
+
+from core.calendar import bars_per_year
+from features.scaler import Scaler
+from pipelines import contest, record
+from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
+from pipelines.record import Work
+from registry import attempts, models, promotion
+from registry.baselines import BASELINES
+from registry.gate import Evidence, judge
+from registry.policy import Policy
+from training import report as reports
+from training.backtest import BacktestResult
+from training.course import median_seed
+from training.learn import Trained
+from training.splits import CRASH, Fold, Window
+from training.study import Searched
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What a retraining came to."""
+
+    agent: str
+    version: int
+    bundle_sha256: str
+    verdict: str  # promote, refuse, insufficient evidence
+    summary: str  # the verdict in one sentence
+    reasons: tuple[str, ...]  # every test, in sentences
+    promoted: bool
+    aliases: tuple[str, ...]  # that the version holds now
+    champion: int | None  # the version it was judged against
+    contenders: Mapping[str, Mapping[str, float]]  # name -> measures on the hold-out
+    trials: int
+    seeds: int
+    run_id: str  # of MLflow
+    reports: Mapping[str, Path]
+
+
+def conclude(
+    work: Work,
+    searched: Searched,
+    folds: Sequence[Fold],
+    trained: Sequence[Trained],
+    walked: Sequence[Trained],
+    first_seed: int,
+) -> Retrained:
+    """Let the gate decide on the hold-out, register the version, promote it if it may."""
+    course, chosen = work.course, median_seed(trained)
+    scaler = course.scaler(course.timeline.train)
+    holdout = contest.same_rows(course.learned, work.traded, course.timeline.holdout)
+    work.say("gate", 0.0, f"backtests over {len(holdout)} unseen bars, after costs")
+    looks = _look(work, holdout, searched.study)
+    results, seeds = _over_holdout(work, trained, chosen, scaler, holdout)
+    walk = _over_folds(work, folds, walked)
+    gate = judge(_evidence(work, results, seeds, walk, looks), work.params.gate)
+    card = replace(
+        record.card(work, work.params.agent(work.agent).algorithm, first_seed + chosen),
+        trial=searched.best.number,
+        train_first=str(course.learned.market.time[course.timeline.train.start]),
+        train_last=str(course.learned.market.time[course.timeline.validation.stop - 1]),
+        parent=work.champion.bundle.sha256 if course.warm_start else None,
+        params=record.config(work, len(searched.trials), len(trained), first_seed),
+        gate=gate.to_json(),
+    )
+    version = record.register(work, trained[chosen], scaler, card, gate)
+    attempts.record_verdict(work.home, version, gate, work.champion.number, work.now)
+    promotion.challenge(work.home, work.agent, version.number)
+    if gate.passed:
+        promotion.promote(work.home, work.agent, version.number, work.now)
+    page = reports.Report(
+        title=f"{work.agent}: version {version.number}",
+        subtitle=_subtitle(work, holdout),
+        contenders=results or walk[-1],
+        bars_per_year=bars_per_year(work.traded.interval),
+        gate=gate,
+        folds=walk,
+        fold_note=_crash_note(work, walk),
+        curves={f"seed {first_seed + n}": one.curve for n, one in enumerate(trained)},
+        trials=[(t.number, t.score, t.state == "pruned") for t in searched.trials],
+        facts=record.facts(work, version, card, searched.study),
+    )
+    written = record.write(work, version, page, gate)
+    work.say("gate", 1.0, gate.summary)
+    held = models.aliases(work.home, work.agent)
+    return Retrained(
+        agent=work.agent,
+        version=version.number,
+        bundle_sha256=version.bundle_sha256,
+        verdict=gate.verdict,
+        summary=gate.summary,
+        reasons=tuple(reason.sentence for reason in gate.reasons),
+        promoted=gate.passed,
+        aliases=tuple(alias for alias, number in held.items() if number == version.number),
+        champion=work.champion.number,
+        contenders={name: dict(result.metrics) for name, result in results.items()},
+        trials=len(searched.trials),
+        seeds=len(trained),
+        run_id=work.run.run_id,
+        reports=written,
+    )
+
+
+def _look(work: Work, holdout: Window, study: str) -> int:
+    """Write down that these bars are looked at, and return how often they were before."""
+    if not len(holdout):
+        return 0
+    first, last = (
+        work.traded.market.time[row].astype("datetime64[s]").item().replace(tzinfo=UTC)
+        for row in (holdout.start, holdout.stop - 1)
+    )
+    attempts.record_look(work.home, work.agent, first, last, study, work.now)
+    return attempts.earlier_looks(work.home, work.agent, first, last, study)
+
+
+def _over_holdout(
+    work: Work, trained: Sequence[Trained], chosen: int, scaler: Scaler, holdout: Window
+) -> tuple[dict[str, BacktestResult], list[BacktestResult]]:
+    """Return the contenders' results, candidate first, and the result of every seed."""
+    traded, champion = work.traded, work.champion
+    seeds = contest.over(
+        {
+            str(number): (Policy.open(one.policy_onnx, 1), scaler, traded)
+            for number, one in enumerate(trained)
+        },
+        holdout,
+        work.course.rules,
+        work.params.account.cash,
+    )
+    if not seeds:
+        return {}, []
+    others = contest.baselines(traded, scaler, work.params.gate.seed)
+    seen = contest.as_seen_by(work.home, work.params, work.agent, champion, traded)
+    if seen is not None and not champion.baseline:
+        bundle = champion.bundle
+        others = {CHAMPION: (bundle, bundle.scaler, seen), **others}
+    fought = contest.over(others, holdout, work.course.rules, work.params.account.cash)
+    return {CANDIDATE: seeds[str(chosen)], **fought}, list(seeds.values())
+
+
+def _over_folds(
+    work: Work, folds: Sequence[Fold], walked: Sequence[Trained]
+) -> list[dict[str, BacktestResult]]:
+    """Return candidate and buy & hold over each fold's out-of-sample rows."""
+    course, traded = work.course, work.traded
+    results = []
+    for fold, one in zip(folds, walked, strict=True):
+        scaler = course.scaler(fold.train)
+        held = contest.baselines(traded, scaler, work.params.gate.seed)[FIRST_CHAMPION]
+        contenders = {
+            CANDIDATE: (Policy.open(one.policy_onnx, 1), scaler, traded),
+            FIRST_CHAMPION: held,
+        }
+        rows = contest.same_rows(course.learned, traded, fold.out_of_sample)
+        results.append(contest.over(contenders, rows, course.rules, work.params.account.cash))
+    return results
+
+
+def _evidence(
+    work: Work,
+    results: Mapping[str, BacktestResult],
+    seeds: Sequence[BacktestResult],
+    walk: Sequence[Mapping[str, BacktestResult]],
+    looks: int,
+) -> Evidence:
+    ever = attempts.trials(work.home, work.agent)
+    none = np.zeros(0)
+    champion = results.get(CHAMPION)
+    return Evidence(
+        candidate=results[CANDIDATE].returns if results else none,
+        champion=champion.returns if champion else None,
+        baselines={name: results[name].returns for name in BASELINES if name in results},
+        seeds=np.stack([seed.returns for seed in seeds]) if seeds else none[None],
+        trials=ever.count,
+        trial_sharpe_variance=ever.sharpe_variance,
+        looks=looks,
+        walk_forward=np.concatenate([fold[CANDIDATE].returns for fold in walk]),
+        bars_per_year=bars_per_year(work.traded.interval),
+    )
+
+
+def _subtitle(work: Work, holdout: Window) -> str:
+    if len(holdout) < 2:
+        return "no unseen bars to decide on: the figures are those of the last walk-forward fold"
+    first, last = (work.traded.market.time[row] for row in (holdout.start, holdout.stop - 1))
+    return (
+        f"{work.traded.symbol}, hold-out of {len(holdout)} bars, {str(first)[:10]} to "
+        f"{str(last)[:10]}: after everything the candidate and version {work.champion.number}, "
+        "the champion, were trained or tuned on"
+    )
+
+
+def _crash_note(work: Work, walk: Sequence[Mapping[str, BacktestResult]]) -> str:
+    fall = contest.worst_fall([fold[FIRST_CHAMPION].market for fold in walk])
+    note = (
+        f"{len(walk)} folds, every one retrained; inside their out-of-sample windows "
+        f"{work.traded.symbol} itself fell by up to {fall:.0%}"
+    )
+    return note if fall >= CRASH else f"{note}: no crash among them, so they say nothing about one"

@@ -1,0 +1,168 @@
+"""Retrain: from a dataset to a judged, registered version, and to Production if the gate says so.
+
+Owns the order of the steps and the lineage written into the card. Search, learning, backtests and
+verdict are computed elsewhere. Killed at any point and called again, it takes up its study where
+that was.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.calendar import bars_per_year
+from core.errors import RegistryError
+from core.home import Home
+from core.progress import Progress, Report, silent
+from core.rules import Rules
+from core.settings import Params
+from features.dataset import Dataset
+from features.scaler import Scaler
+from pipelines import contest, lineage, record
+from pipelines.contest import FIRST_CHAMPION, Champion
+from pipelines.dataset import load_dataset, load_training_dataset
+from pipelines.judging import Retrained, conclude
+from pipelines.record import Work
+from registry import attempts, models, promotion, tracking
+from registry.baselines import make_baseline
+from registry.bundle import save_bundle
+from training.course import Course
+from training.learn import Trained
+from training.splits import Fold, Window, divide, walk_forward
+from training.study import Plan, Searched, Trial, close_study, search
+from training.workers import require_trained, train_all
+
+__all__ = ["Retrained", "run"]
+
+
+def run(
+    home: Home,
+    params: Params,
+    agent: str,
+    *,
+    size: str = "default",
+    trials: int | None = None,
+    seeds: int | None = None,
+    warm_start: bool = False,
+    seed: int | None = None,
+    reason: str = "by hand",
+    now: datetime,
+    report: Report = silent,
+) -> Retrained:
+    """Retrain one agent; ``trials``, ``seeds`` and ``seed`` override the size and params.yaml.
+
+    Raises ``DataError`` where the datasets are not there, ``TrainingError``, ``RegistryError`` or
+    ``ServiceUnavailable``; what was registered before stays as it is.
+    """
+    effort = params.size(size)
+    trials, seeds = trials or effort.trials, seeds or effort.seeds
+    first_seed = params.search.seed if seed is None else seed
+    report(Progress("data", 0.0, f"{agent}: reading the datasets"))
+    traded = load_dataset(home, params, agent)
+    learned = load_training_dataset(home, params, agent)
+    champion = contest.champion_of(home, agent) or _install(home, params, agent, traded, now)
+    course = _course(home, params, agent, learned, champion, effort.effort, warm_start)
+    tags = {
+        "dataset_sha256": traded.sha256,
+        "git_commit": lineage.git_commit(),
+        "dvc_lock_sha256": lineage.dvc_lock_sha256(home) or "",
+        "reason": reason,
+        "size": size,
+    }
+    with tracking.start_run(home, agent, f"retrain {now:%Y-%m-%d %H:%M}", tags) as parent:
+        work = Work(home, params, agent, course, traded, champion, parent, now, reason, report)
+        parent.log_params(record.config(work, trials, seeds, first_seed))
+        searched = _search(work, trials, first_seed)
+        folds = walk_forward(course.timeline, effort.folds, params.split, params.environment.window)
+        trained, walked = _train(work, searched, folds, first_seed, seeds)
+        done = conclude(work, searched, folds, trained, walked, first_seed)
+    close_study(home, searched.study)
+    return done
+
+
+def _install(home: Home, params: Params, agent: str, traded: Dataset, now: datetime) -> Champion:
+    """Register the first champion, so that the registry is never empty."""
+    rows = Window(traded.first_row, len(traded) - params.split.paper_bars)
+    scaler = Scaler.fit(traded.table[rows.start : rows.stop], traded.spec)
+    policy = make_baseline(FIRST_CHAMPION, traded.spec, scaler)
+    card = record.baseline_card(home, params, agent, traded, FIRST_CHAMPION, now)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "bundle"
+        save_bundle(folder, policy, traded.spec, scaler, card)
+        version = models.register(home, agent, folder)
+    promotion.install(home, agent, version.number, now)
+    champion = contest.champion_of(home, agent)
+    if champion is None:
+        raise RegistryError(f"{agent}: version {version.number} was installed, yet none is there")
+    return champion
+
+
+def _course(
+    home: Home,
+    params: Params,
+    agent: str,
+    learned: Dataset,
+    champion: Champion,
+    effort: float,
+    warm_start: bool,
+) -> Course:
+    timeline = divide(
+        learned.first_row,
+        len(learned),
+        params.split,
+        params.environment.window,
+        champion.last_used_row(learned.market.time),
+    )
+    rules = Rules.of(params.account, params.costs, params.risk_for(agent))
+    weights = None
+    if warm_start and not champion.baseline:
+        made = models.version(home, agent, champion.number)
+        weights = models.run_file(home, made, record.WEIGHTS) or champion.bundle.policy_onnx
+    return Course(agent, params, learned, timeline, rules, effort, weights)
+
+
+def _search(work: Work, trials: int, seed: int) -> Searched:
+    course = work.course
+    plan = Plan(work.agent, course.identity, trials, course.space, work.params.search, seed)
+
+    def listen(trial: Trial) -> None:
+        record.log_trial(work.run, trial)
+
+    searched = search(
+        work.home,
+        plan,
+        lambda values: course.lesson(values, seed),
+        listen=listen,
+        report=work.report,
+    )
+    per_bar = np.sqrt(bars_per_year(course.learned.interval))
+    sharpes = [None if t.score is None else t.score / per_bar for t in searched.trials]
+    attempts.record_trials(work.home, work.agent, searched.study, sharpes, work.now)
+    return searched
+
+
+def _train(
+    work: Work, searched: Searched, folds: Sequence[Fold], first_seed: int, seeds: int
+) -> tuple[list[Trained], list[Trained]]:
+    """Train the seeds on the whole window and one policy on each fold, side by side."""
+    values = searched.best.hyperparameters
+    lessons = [work.course.lesson(values, first_seed + n) for n in range(seeds)]
+    lessons += [work.course.lesson(values, first_seed, fold) for fold in folds]
+    ended = 0
+
+    def done(index: int, outcome: Any) -> None:
+        nonlocal ended
+        ended += 1
+        what = f"seed {index + 1} of {seeds}" if index < seeds else f"fold {index - seeds + 1}"
+        work.say("train", ended / len(lessons), f"{what} {outcome.state}")
+
+    work.say("train", 0.0, f"{seeds} seeds and {len(folds)} walk-forward folds")
+    trained = require_trained(train_all(work.home, lessons, done=done), "training")
+    for number, one in enumerate(trained):
+        name = f"seed {first_seed + number}" if number < seeds else f"fold {number - seeds + 1}"
+        with work.run.child(name, {"kind": name.split()[0]}) as child:
+            record.log_curve(child, one.curve)
+    return trained[:seeds], trained[seeds:]

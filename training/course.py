@@ -1,0 +1,86 @@
+"""A course: everything a retraining may learn from, and the lessons made of it.
+
+Owns which rows a lesson gets. A search, its seeds and its walk-forward folds receive datasets that
+end where their validation ends: what comes later is cut off before a lesson leaves, so no learner
+can see it by mistake. Knows neither the registry nor how lessons are scheduled.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.rules import Rules
+from core.settings import Params
+from features.dataset import Dataset
+from features.scaler import Scaler
+from training.learn import Lesson, Trained
+from training.space import Space, space_for
+from training.splits import Fold, Timeline, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One agent's retraining: data, rules and effort."""
+
+    agent: str
+    params: Params
+    learned: Dataset  # signal symbol, whole; lessons get parts of it
+    timeline: Timeline  # on the rows of ``learned``
+    rules: Rules
+    effort: float
+    warm_start: bytes | None = None  # weights or policy.onnx of the Production version
+
+    @property
+    def space(self) -> Space:
+        """What the study searches; a warm start keeps the network it continues from."""
+        return space_for(self.params, self.agent, fixed_network=self.warm_start is not None)
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the result of a search, but its seed and size."""
+        part = self.learned.rows(0, self.timeline.validation.stop)
+        settings = self.params.model_dump(mode="json", exclude={"demo", "paper", "monitor", "gate"})
+        settings["agents"] = settings["agents"][self.agent]
+        rows = [(w.start, w.stop) for w in (self.timeline.train, self.timeline.validation)]
+        warm = hashlib.sha256(self.warm_start or b"").hexdigest()
+        told = json.dumps([part.sha256, settings, rows, self.effort, warm], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def scaler(self, train: Window) -> Scaler:
+        """Return the scaler fitted on the rows of one training window, and no others."""
+        return Scaler.fit(self.learned.table[train.start : train.stop], self.learned.spec)
+
+    def lesson(self, values: Mapping[str, Any], seed: int, fold: Fold | None = None) -> Lesson:
+        """Return the lesson of a trial's ``values`` over the timeline, or over one fold."""
+        train = self.timeline.train if fold is None else fold.train
+        validation = self.timeline.validation if fold is None else fold.validation
+        algorithm, environment = self.space.settings(values)
+        entry = self.params.agent(self.agent)
+        return Lesson(
+            agent=self.agent,
+            actions=entry.actions,
+            dataset=self.learned.rows(0, validation.stop),
+            train_rows=(train.start, train.stop),
+            validation_rows=(validation.start, validation.stop),
+            scaler=self.scaler(train),
+            rules=self.rules,
+            environment=environment,
+            reward=entry.reward,
+            hyperparameters=algorithm,
+            seed=seed,
+            cash=self.params.account.cash,
+            effort=self.effort,
+            reports=self.params.search.reports,
+            warm_start=self.warm_start,
+        )
+
+
+def median_seed(trained: Sequence[Trained]) -> int:
+    """Return the position of the training with the median validation score, never the best.
+
+    Of an even number the lower of the two in the middle.
+    """
+    order = sorted(range(len(trained)), key=lambda i: (trained[i].validation_score, i))
+    return order[(len(order) - 1) // 2]
