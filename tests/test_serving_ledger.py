@@ -1,5 +1,6 @@
 """The ledger: whole bars, nothing rewritten, clear errors, old files brought forward."""
 
+import hashlib
 import math
 import resource
 import sqlite3
@@ -303,3 +304,11 @@ def test_an_altered_snapshot_is_refused(ledger: Ledger) -> None:
     ledger._connection.execute("UPDATE snapshots SET state = replace(state, '0x', '-0x')")
     with pytest.raises(CorruptFile, match="snapshot of a at 2020-01-06"):
         ledger.newest_snapshot(1, "a")
+
+
+def test_a_snapshot_of_another_engine_is_passed_over(ledger: Ledger) -> None:
+    text = '{"clock": 3, "wealth": 4}'
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    with ledger.transaction():
+        ledger.add(Snapshot(session=1, agent="a", bar_time=MONDAY, state=text, sha256=digest))
+    assert ledger.newest_snapshot(1, "a") is None

@@ -33,14 +33,15 @@ def bar(open_: float, low: float, close: float, volume: float = 1e6, split: floa
 class Trading:
     """A sleeve that has decided on Monday and is now lived through day by day."""
 
-    def __init__(self, weight: float, close: float = 10.0) -> None:
+    def __init__(self, weight: float, rules: Rules = RULES, close: float = 10.0) -> None:
+        self.rules = rules
         self.broker = PaperBroker()
         self.state: State = open_accounts(1, 1, 10_000.0)
         self.day = MONDAY
         self.target(weight, bar(close, close, close))
 
     def target(self, weight: float, at: Bar) -> Ticket:
-        self.state = submit(self.state, np.array([[weight]]), at, RULES).state
+        self.state = submit(self.state, np.array([[weight]]), at, self.rules).state
         shares = float(self.state.pending_shares[0, 0])
         ticket = Ticket(1, "a", "X", shares, self.day, "entry", "7", "market_on_open")
         self.broker.place(ticket)
@@ -48,7 +49,7 @@ class Trading:
 
     def next(self, at: Bar) -> Settled:
         self.day += timedelta(days=1)
-        settled = self.broker.settle("a", self.state, at, RULES, self.day)
+        settled = self.broker.settle("a", self.state, at, self.rules, self.day)
         self.state = settled.state
         return settled
 
@@ -111,13 +112,9 @@ def test_an_order_still_entering_is_cancelled_by_its_stop() -> None:
 
 
 def test_a_sleeve_that_halts_drops_its_order() -> None:
-    trading = Trading(0.9)
+    trading = Trading(0.9, RULES.but(stop_loss=None, halt_drawdown=0.1))
     trading.next(bar(10.0, 10.0, 10.0, volume=5_000))
-    rules = RULES.but(stop_loss=None, halt_drawdown=0.1)
-    settled = trading.broker.settle(
-        "a", trading.state._replace(stop=np.array([[np.nan]])), bar(7.0, 7.0, 7.0, volume=1_000),
-        rules, trading.day + timedelta(days=1),
-    )  # fmt: skip
+    settled = trading.next(bar(7.0, 7.0, 7.0, volume=1_000))
     assert told(settled) == [("cancelled", 600, 0)]
     assert settled.state.pending_shares[0, 0] == -600  # the liquidation, to be placed at the close
 

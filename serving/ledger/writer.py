@@ -73,7 +73,11 @@ class Ledger(Reading):
         )
 
     def newest_snapshot(self, session: int, agent: str) -> tuple[datetime, State] | None:
-        """Return bar time and state of the newest snapshot; raise ``CorruptFile``."""
+        """Return bar time and state of the newest snapshot.
+
+        None as well where another engine wrote it: the recorded bars are lived through again.
+        Raises ``CorruptFile`` where it was altered.
+        """
         found = self.rows(Snapshot, session=session, agent=agent, newest=1)
         if not found:
             return None
@@ -83,7 +87,10 @@ class Ledger(Reading):
                 f"{self.path}: the snapshot of {agent} at {snapshot.bar_time.isoformat()} does "
                 "not match its hash; restore a copy of the ledger"
             )
-        return snapshot.bar_time, state_from_json(json.loads(snapshot.state))
+        try:
+            return snapshot.bar_time, state_from_json(json.loads(snapshot.state))
+        except CorruptFile:
+            return None
 
     def last(self, row_type: type[RowType], **equals: Any) -> RowType | None:
         """Return the newest row with these values, if any."""
