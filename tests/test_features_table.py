@@ -1,4 +1,5 @@
 import hashlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from features import table as table_module
 from features.anchor import history_start
 from features.indicators import INDICATORS, LONGEST_LOOK_BACK, VERSION, shifted
 from features.table import build_row, build_table, risk_columns
+from sources.bundled import Bundled
 
 DAILY = spec("1d")
 INTRADAY = spec("15m", anchor_sessions=5)
@@ -174,3 +176,22 @@ def test_the_given_bars_are_not_changed():
     build_row(bars, DAILY, "1d")
     risk_columns(bars, DAILY, "1d")
     pd.testing.assert_frame_equal(bars, copy)
+
+
+@pytest.mark.parametrize("symbol", ["AAPL", "IBM", "MSFT", "GOOG", "GSPC", "IXIC", "IXIC3X"])
+def test_real_bars_give_complete_rows_and_the_same_bytes_live(symbol):
+    bars = Bundled().fetch(symbol, "1d", None, datetime(2026, 1, 1, tzinfo=UTC)).frame
+    table = build_table(bars, DAILY, "1d").to_numpy()
+    assert np.isfinite(table[LONGEST_LOOK_BACK:]).all()
+    rows = np.random.default_rng(len(symbol)).integers(0, len(bars), 12)
+    for row in (*rows, len(bars) - 1):
+        assert build_row(bars.iloc[: row + 1], DAILY, "1d").tobytes() == table[row].tobytes()
+
+
+def test_a_real_split_leaves_no_trace_in_returns():
+    bars = Bundled().fetch("AAPL", "1d", None, datetime(2026, 1, 1, tzinfo=UTC)).frame
+    table = build_table(bars, DAILY, "1d")
+    day = bars.index[(bars["split_ratio"] == 2.0) & (bars.index > "2005")][0]
+    assert str(day.date()) == "2005-02-28"
+    assert bars.loc[day, "close"] < 0.55 * bars["close"].shift(1).loc[day]
+    assert abs(table.loc[day, "return_1"]) < 0.02
