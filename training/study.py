@@ -14,10 +14,11 @@ Results must not depend on timing, on the number of cores or on an interruption.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +26,11 @@ from core.errors import StorageError, TrainingError
 from core.home import Home
 from core.progress import Progress, Report, silent
 from core.settings import Search
-from training.learn import Lesson, Metrics, Trained
-from training.learn import train as learn
 from training.space import Space
-from training.workers import Outcome, Train, train_all
+from training.workers import Outcome, Train, learn, train_all
+
+if TYPE_CHECKING:
+    from training.learn import Lesson, Metrics
 
 LEAST_TO_PRUNE = 3  # trials that must have reached a report before it prunes
 FIRST_PRUNED_REPORT = 1  # counted from 0: the first report is too early to judge
@@ -42,7 +44,7 @@ class Trial:
     hyperparameters: Mapping[str, Any]
     state: str  # complete, pruned or failed
     score: float | None  # validation Sharpe ratio, annualised; of the last report when pruned
-    curve: tuple[Metrics, ...]
+    curve: "tuple[Metrics, ...]"
     problem: str = ""
 
 
@@ -85,7 +87,7 @@ def hear_nothing(trial: Trial) -> None:
 def search(
     home: Home,
     plan: Plan,
-    teach: Callable[[Mapping[str, Any]], Lesson],
+    teach: "Callable[[Mapping[str, Any]], Lesson]",
     *,
     listen: Listen = hear_nothing,
     report: Report = silent,
@@ -203,17 +205,16 @@ def trials_of(study: Any) -> list[Trial]:
 
 
 def _trial(number: int, proposal: Mapping[str, Any], outcome: Outcome) -> Trial:
-    trained: Trained | None = outcome.trained
     score = outcome.curve[-1]["validation_score"] if outcome.curve else None
-    if trained is not None:
-        score = trained.validation_score
+    if outcome.trained is not None:
+        score = outcome.trained.validation_score
     if score is not None and not math.isfinite(score):
         return Trial(number, proposal, "failed", None, (), "the validation score is no number")
     curve = tuple(_plain(metrics) for metrics in outcome.curve)
     return Trial(number, proposal, outcome.state, score, curve, outcome.problem)
 
 
-def _plain(metrics: Metrics) -> Metrics:
+def _plain(metrics: "Metrics") -> "Metrics":
     """Keep what JSON can hold: NaN marks a figure that a report did not have."""
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
@@ -259,8 +260,6 @@ def _comparable(score: float | None) -> float:
 
 
 def _storage(home: Home) -> Any:
-    import os
-
     import sqlalchemy
 
     url = os.environ.get("RATCHET_STUDIES_URL", "").strip()
@@ -268,7 +267,7 @@ def _storage(home: Home) -> Any:
         home.make(home.studies.parent)
         url = f"sqlite:///{home.studies}"
     try:
-        return _optuna().storages.RDBStorage(url, engine_kwargs={"connect_args": {}})
+        return _optuna().storages.RDBStorage(url)
     except sqlalchemy.exc.SQLAlchemyError as error:
         named = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
         reason = str(error).splitlines()[0]

@@ -15,26 +15,28 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core import telemetry
 from core.errors import RatchetError, TrainingError
 from core.home import Home
-from training.learn import Lesson, Metrics, Trained, train
+
+if TYPE_CHECKING:  # torch and RLlib take seconds to import, which only a worker has to spend
+    from training.learn import Lesson, Metrics, Trained
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
 LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
 
-Train = Callable[[Lesson, Callable[[int, Metrics], None]], Trained]
+Train = Callable[["Lesson", Callable[[int, "Metrics"], None]], "Trained"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one training ended."""
 
-    curve: tuple[Metrics, ...]  # one entry per report it reached
-    trained: Trained | None  # None: pruned or failed
+    curve: "tuple[Metrics, ...]"  # one entry per report it reached
+    trained: "Trained | None"  # None: pruned or failed
     problem: str = ""  # why it failed
 
     @property
@@ -52,16 +54,23 @@ def ignore(index: int, outcome: Outcome) -> None:
     """Listen to nothing."""
 
 
+def learn(lesson: "Lesson", report: Callable[[int, "Metrics"], None]) -> "Trained":
+    """Train a lesson: ``training.learn.train``, imported where it is called."""
+    from training.learn import train
+
+    return train(lesson, report)
+
+
 class _BelowFloor(Exception):
     """Ends a training that is not worth finishing."""
 
 
 def train_all(
     home: Home,
-    lessons: Sequence[Lesson],
+    lessons: "Sequence[Lesson]",
     floors: Sequence[float] = (),
     done: Done = ignore,
-    train: Train = train,
+    train: Train = learn,
 ) -> list[Outcome]:
     """Train all ``lessons`` in parallel and return their outcomes, in order.
 
@@ -87,7 +96,7 @@ def train_all(
     return [outcomes[index] for index in range(len(lessons))]
 
 
-def require_trained(outcomes: Sequence[Outcome], what: str) -> list[Trained]:
+def require_trained(outcomes: Sequence[Outcome], what: str) -> "list[Trained]":
     """Return the trainings; raise ``TrainingError`` naming the first that failed."""
     trained = []
     for number, outcome in enumerate(outcomes):
@@ -97,12 +106,12 @@ def require_trained(outcomes: Sequence[Outcome], what: str) -> list[Trained]:
     return trained
 
 
-def _train_one(lesson: Lesson, floors: tuple[float, ...], train: Train) -> Outcome:
+def _train_one(lesson: "Lesson", floors: tuple[float, ...], train: Train) -> Outcome:
     """Run in a worker: train, stopping below a floor."""
     curve: list[Metrics] = []
     best = float("-inf")
 
-    def report(steps: int, metrics: Metrics) -> None:
+    def report(steps: int, metrics: "Metrics") -> None:
         nonlocal best
         curve.append(metrics)
         best = max(best, metrics["validation_score"])
