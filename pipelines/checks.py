@@ -122,8 +122,10 @@ def _dataset_checks(
     bars: pd.DataFrame, table: pd.DataFrame, interval: Interval, settings: Validation
 ) -> list[Check]:
     expected = calendar.expected_bars(settings.calendar, interval, bars.index[0], bars.index[-1])
-    absent = expected.difference(bars.index)
-    stale_open = (table["open"] == table["close"].shift(1)).groupby(bars.index.year.to_numpy())
+    absent = expected.difference(pd.DatetimeIndex(bars.index))
+    stale_open = (table["open"] == table["close"].shift(1)).groupby(
+        pd.DatetimeIndex(bars.index).year.to_numpy()
+    )
     by_year = stale_open.mean()
     measured = pd.DataFrame(
         {

@@ -18,6 +18,7 @@ from features.dataset import Dataset
 from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
 from pipelines.featurize import features_path, interval_of, validated_bars, vix_closes
+from sources.actions import carry_actions
 from sources.files import read_parquet
 from sources.manifest import dataset_name
 
@@ -114,21 +115,3 @@ def join(
     market = Market.from_frames({symbol: common})
     table = features.loc[common.index, list(spec.columns)].to_numpy(np.float64)
     return Dataset.of(symbol, signal_symbol, market, table, spec)
-
-
-def carry_actions(bars: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
-    """Return the rows ``kept`` (T,) bool; their actions include those of rows dropped before.
-
-    Ratios multiply; a dividend is restated per share of the row it moves to. What comes before the
-    first kept row has no holder and is dropped.
-    """
-    ratio = bars["split_ratio"].to_numpy(np.float64).copy()
-    dividend = bars["dividend"].to_numpy(np.float64).copy()
-    stays = np.flatnonzero(kept)
-    acting = (ratio != 1.0) | (dividend != 0.0)
-    for row in np.flatnonzero(~kept & acting)[::-1]:
-        after = stays[np.searchsorted(stays, row) :]
-        if len(after) and row > stays[0]:
-            dividend[after[0]] += dividend[row] / ratio[after[0]]
-            ratio[after[0]] *= ratio[row]
-    return bars.assign(split_ratio=ratio, dividend=dividend)[kept]

@@ -21,6 +21,7 @@ from core.settings import Interval, Params, Validation
 from pipelines.checks import Check, examine
 from pipelines.snapshot import snapshot_path
 from pipelines.stage import main
+from sources.actions import carry_actions
 from sources.files import parquet_bytes, read_parquet, write_whole
 from sources.manifest import Manifest
 
@@ -54,7 +55,7 @@ def judge(
     if bars.empty:
         raise BadBars(f"{name}: no bars at all")
     if not bars.index.is_monotonic_increasing:
-        wrong = bars.index[1:][np.diff(bars.index.asi8) < 0][0]
+        wrong = bars.index[1:][np.diff(pd.DatetimeIndex(bars.index).asi8) < 0][0]
         raise BadBars(f"{name}: bars are not in order of time: {wrong} comes too late; sort them")
     checks = examine(bars, interval, settings, now)
     reasons = _reasons(checks, len(bars))
@@ -69,7 +70,7 @@ def judge(
     )
     return Judged(
         name,
-        _without(bars, odd),
+        carry_actions(_believable(bars), ~odd),
         bars[odd].assign(reason=[reason for reason in reasons if reason]),
         (*checks, quarantine),
     )
@@ -107,22 +108,12 @@ def _reasons(checks: list[Check], rows: int) -> list[str]:
     return ["; ".join(found) for found in reasons]
 
 
-def _without(bars: pd.DataFrame, odd: np.ndarray) -> pd.DataFrame:
-    """Take the odd rows out; their splits and dividends happen at the next row that stays."""
-    if not odd.any():
-        return bars
-    moved = bars.copy()
-    split, dividend = 1.0, 0.0
-    for row in np.flatnonzero(odd | np.append(False, odd[:-1])):
-        ratio = moved["split_ratio"].iloc[row]
-        split *= ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-        paid = moved["dividend"].iloc[row]
-        dividend = dividend / (ratio if ratio > 0 else 1.0) + (paid if paid > 0 else 0.0)
-        if not odd[row]:
-            moved.iloc[row, moved.columns.get_loc("split_ratio")] = split
-            moved.iloc[row, moved.columns.get_loc("dividend")] = dividend
-            split, dividend = 1.0, 0.0
-    return moved[~odd]
+def _believable(bars: pd.DataFrame) -> pd.DataFrame:
+    """Return the bars without actions that cannot be: what a quarantined row leaves behind."""
+    ratio, dividend = bars["split_ratio"], bars["dividend"]
+    return bars.assign(
+        split_ratio=ratio.where(ratio > 0.0, 1.0), dividend=dividend.where(dividend >= 0.0, 0.0)
+    )
 
 
 def _report(judged: Judged) -> str:

@@ -56,3 +56,21 @@ def _clean_ratio(step: np.ndarray) -> np.ndarray:
         best = np.where(closer, new / old, best)
     clean: np.ndarray = best
     return clean
+
+
+def carry_actions(bars: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
+    """Return the rows ``kept`` (T,) bool; their actions include those of rows dropped before.
+
+    Ratios multiply; a dividend is restated per share of the row it moves to. What comes before the
+    first kept row has no holder and is dropped.
+    """
+    ratio = bars["split_ratio"].to_numpy(np.float64).copy()
+    dividend = bars["dividend"].to_numpy(np.float64).copy()
+    stays = np.flatnonzero(kept)
+    acting = (ratio != 1.0) | (dividend != 0.0)
+    for row in np.flatnonzero(~kept & acting)[::-1]:
+        after = stays[np.searchsorted(stays, row) :]
+        if len(after) and row > stays[0]:
+            dividend[after[0]] += dividend[row] / ratio[after[0]]
+            ratio[after[0]] *= ratio[row]
+    return bars.assign(split_ratio=ratio, dividend=dividend)[kept]

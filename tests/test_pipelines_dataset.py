@@ -10,8 +10,9 @@ from core.home import Home
 from core.settings import Params, parse_params
 from features.table import build_table, risk_columns
 from pipelines import featurize
-from pipelines.dataset import carry_actions, load_dataset, load_training_dataset
+from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.featurize import features_path, validated_path
+from sources.actions import carry_actions
 from sources.files import parquet_bytes, write_whole
 
 INDEX = random_bars(daily_index(420), seed=31, actions=False)

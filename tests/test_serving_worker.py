@@ -27,7 +27,6 @@ from core.settings import Params
 from features.account import account_features
 from features.observation import observe
 from features.table import build_table, risk_columns
-from pipelines.dataset import carry_actions
 from serving import status
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar, Instrument
@@ -35,6 +34,7 @@ from serving.ledger import LedgerReader, experience, lineage, read, rows
 from serving.results import SessionResult
 from serving.session import rules_of
 from serving.worker import Worker
+from sources.actions import carry_actions
 
 AGENTS = ("solo", "pair")
 Shelf = world.FolderShelf
