@@ -6,6 +6,7 @@ do it every day.
 """
 
 import getpass
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -127,8 +128,9 @@ class Preparation:
         targets = [f"featurize@{feed.dataset}" for feed in wanted]
 
         def told(progress: Progress) -> None:
-            if progress.done < 1.0:
-                report(Progress("data", 0.2 + 0.8 * progress.done, progress.text))
+            stage = re.match("Running stage '(.+)'", progress.text)
+            if stage:
+                report(Progress("data", 0.2 + 0.7 * progress.done, stage[1].replace("@", " ")))
 
         workspace.reproduce(self._home, targets, told)
         names = ", ".join(feed.symbol for feed in wanted)
