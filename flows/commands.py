@@ -78,6 +78,17 @@ def retrain(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def backtest(home: Home, options: argparse.Namespace) -> int:
+    from flows import reports
+    from pipelines import backtest as stage
+
+    params = _params(home)
+    params.agent(options.agent)
+    done = stage.run(home, params, options.agent, options.version or "Production", now=_now())
+    _console().print(reports.backtested_table(done))
+    return 0
+
+
 def promote(home: Home, options: argparse.Namespace) -> int:
     from registry import promotion
 

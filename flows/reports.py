@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from pipelines.backtest import Backtested
     from pipelines.monitor import Monitored
     from pipelines.retrain import Retrained
 
@@ -85,14 +86,31 @@ def _files(reports: Mapping[str, Path]) -> list[str]:
 def retrained_table(done: "Retrained") -> Table:
     """Return the comparison on the hold-out for a terminal, the verdict above it."""
     outcome = "promoted to Production" if done.promoted else "not promoted"
+    title = f"{done.agent} version {done.version}: {done.verdict}, {outcome}"
+    return _comparison(title, done.reasons, done.contenders, done.reports)
+
+
+def backtested_table(done: "Backtested") -> Table:
+    """Return what a version and the baselines did on bars it had not seen."""
+    span = f"{done.bars} unseen bars, {done.first:%Y-%m-%d} to {done.last:%Y-%m-%d}, after costs"
+    title = f"{done.agent} version {done.version}: {span}"
+    return _comparison(title, (), done.contenders, done.reports)
+
+
+def _comparison(
+    title: str,
+    reasons: Sequence[str],
+    contenders: Mapping[str, Mapping[str, float]],
+    files: Mapping[str, Path],
+) -> Table:
     table = Table(
-        title=f"{done.agent} version {done.version}: {done.verdict}, {outcome}",
-        caption="\n".join([*done.reasons, *(f"{n}: {p}" for n, p in done.reports.items())]),
+        title=title,
+        caption="\n".join([*reasons, *(f"{name}: {path}" for name, path in files.items())]),
         title_justify="left",
         caption_justify="left",
         box=None,
     )
-    for row in scoreboard(done.contenders):
+    for row in scoreboard(contenders):
         if not table.columns:
             for head in row:
                 table.add_column(head, justify="left" if head == "who" else "right")

@@ -6,12 +6,13 @@ the gate's; nothing here bends it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from core.calendar import bars_per_year
+from features.dataset import Dataset
 from features.scaler import Scaler
 from pipelines import contest, record
 from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
@@ -116,12 +117,15 @@ def _look(work: Work, holdout: Window, study: str) -> int:
     """Write down that these bars are looked at, and return how often they were before."""
     if not len(holdout):
         return 0
-    first, last = (
-        work.traded.market.time[row].astype("datetime64[s]").item().replace(tzinfo=UTC)
-        for row in (holdout.start, holdout.stop - 1)
-    )
+    first, last = time_of(work.traded, holdout.start), time_of(work.traded, holdout.stop - 1)
     attempts.record_look(work.home, work.agent, first, last, study, work.now)
     return attempts.earlier_looks(work.home, work.agent, first, last, study)
+
+
+def time_of(dataset: Dataset, row: int) -> datetime:
+    """Return the time of a row as aware UTC."""
+    time: datetime = dataset.market.time[row].astype("datetime64[s]").item()
+    return time.replace(tzinfo=UTC)
 
 
 def _over_holdout(
