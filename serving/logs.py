@@ -7,6 +7,8 @@ Owns format and files. Messages are short words, everything else is a field:
 import json
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import Any
@@ -33,8 +35,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(content, default=str)
 
 
-def open_log(home: Home) -> tuple[logging.Logger, logging.Handler]:
-    """Return the worker's logger writing to ``Home.logs``, and the handler to close at the end."""
+@contextmanager
+def logging_to(home: Home) -> Iterator[logging.Logger]:
+    """Give the worker's logger, writing to ``Home.logs`` while the block runs."""
     handler = RotatingFileHandler(
         home.make(home.logs) / "worker.jsonl", maxBytes=BYTES, backupCount=FILES, encoding="utf-8"
     )
@@ -42,7 +45,11 @@ def open_log(home: Home) -> tuple[logging.Logger, logging.Handler]:
     logger = logging.getLogger(NAME)
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    return logger, handler
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def _plain(value: Any) -> Any:

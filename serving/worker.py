@@ -5,19 +5,14 @@ sleeves and ledger, so a model is swapped between bars and never inside one. Kno
 models are made; must not import Ray, torch or Optuna.
 """
 
-import logging
 import os
 import queue
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from threading import Event, Semaphore, Thread, current_thread, main_thread
-from types import FrameType
+from threading import Event, Semaphore, Thread
 
-from core.errors import RatchetError, UnknownVersion
+from core.errors import RatchetError, StorageError, UnknownVersion
 from core.home import Home
 from core.settings import Params
 from serving import status
@@ -29,8 +24,10 @@ from serving.following import AliasMoved, AliasRefused, Follower, Shelf
 from serving.history import FeedBar, Instrument
 from serving.ledger import Ledger, rows
 from serving.lock import worker_lock
-from serving.logs import open_log
+from serving.logs import logging_to
+from serving.messages import BarsArrived, FeedEnded, Message, Pause, Stop
 from serving.pairing import Lone, Pair
+from serving.process import stopping_on_signals
 from serving.results import Latency, SessionResult, summarise
 from serving.session import (
     Opening,
@@ -44,33 +41,6 @@ from serving.session import (
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
 STATUS_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class BarsArrived:
-    bars: tuple[FeedBar, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FeedEnded:
-    error: BaseException | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Hold what there is until resumed."""
-
-    agent: str
-    on: bool
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    reason: str
-
-
-Message = BarsArrived | FeedEnded | AliasMoved | AliasRefused | Pause | Stop
 
 
 class Worker:
@@ -102,7 +72,7 @@ class Worker:
         self._fresh = fresh
         self._stay = stay
         self._now = now
-        self._queue: queue.Queue[Message] = queue.Queue()
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # its put is safe in a signal
         self._room = Semaphore(STEPS_AHEAD)
         self._stopping = Event()
         self._seats: dict[str, Seat] = {}
@@ -128,8 +98,8 @@ class Worker:
         self._home.make(self._home.root)
         with (
             worker_lock(self._home),
-            _logging(self._home) as self._log,
-            _signals(self),
+            logging_to(self._home) as self._log,
+            stopping_on_signals(self.stop),
             Ledger(self._home.ledger, self._now) as self._ledger,
         ):
             self._session = open_session(
@@ -139,7 +109,7 @@ class Worker:
                 self._open_seats()
                 self._trade()
             except BaseException as error:
-                self._end("stopped", f"{type(error).__name__}: {error}")
+                self._fail(error)
                 raise
             sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
         return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
@@ -307,6 +277,14 @@ class Worker:
         self._log.info(kind, extra={"session": self._session, "reason": detail})
         self._show("closed" if kind == "closed" else "stopped", at_once=True)
 
+    def _fail(self, error: BaseException) -> None:
+        """Note why the worker ends; where even that is impossible, the error itself says why."""
+        self._log.error("failed", extra={"reason": f"{type(error).__name__}: {error}"})
+        try:
+            self._end("stopped", f"{type(error).__name__}: {error}")
+        except StorageError as problem:
+            self._log.error("end not recorded", extra={"reason": str(problem)})
+
     def _show(self, phase: status.Phase, at_once: bool = False) -> None:
         """Write the status, twice a second at most."""
         if not at_once and time.monotonic() - self._shown < STATUS_SECONDS:
@@ -321,35 +299,10 @@ class Worker:
             updated_at=self._now().isoformat(),
             agents={name: status.of_sleeve(seat.sleeve) for name, seat in self._seats.items()},
         )
-        status.write(self._home, shown)
-
-
-@contextmanager
-def _logging(home: Home) -> Iterator[logging.Logger]:
-    logger, handler = open_log(home)
-    try:
-        yield logger
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def _signals(worker: Worker) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the worker after the bar at hand."""
-    if current_thread() is not main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        worker.stop(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            status.write(self._home, shown)
+        except StorageError as error:  # trading does not depend on being looked at
+            self._log.warning("no status", extra={"reason": str(error)})
 
 
 def _registry_shelf(home: Home) -> Shelf:

@@ -13,6 +13,7 @@ import serving_kit as world
 import serving_process
 
 from core.errors import StorageError
+from serving import status
 from serving.ledger import LedgerReader, rows
 
 MONEY = (
@@ -81,6 +82,7 @@ def test_kill_9_at_random_bars_leaves_the_ledger_of_an_uninterrupted_run(
         process.send_signal(signal.SIGKILL)
         code, output = finish(process)
         assert code == -signal.SIGKILL, f"not killed at {bar} of {kills}: {output}"
+        assert status.read(world.home_at(tmp_path / "home")).phase == "died"
     code, output = finish(start(tmp_path))
     assert code == 0, f"{kills}: {output}"
     assert money(tmp_path) == uninterrupted, f"killed at {kills}"
