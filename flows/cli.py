@@ -148,6 +148,9 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "--stay", action="store_true", help="follow aliases after the replay, until stopped"
     )
     serve.add_argument(
+        "--fresh", action="store_true", help="open new books even where some could be resumed"
+    )
+    serve.add_argument(
         "--bars-per-second",
         type=float,
         metavar="N",
