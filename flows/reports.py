@@ -20,6 +20,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f} %"
 
 
+def share(value: float | None) -> str:
+    """Return a fraction as a percentage without a sign, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
 def number(value: float | None) -> str:
     """Return a number with two digits, or a dash where there is none."""
     return "–" if value is None else f"{value:.2f}"
@@ -32,7 +37,7 @@ def scoreboard(contenders: Mapping[str, Mapping[str, float]]) -> list[dict[str, 
             "who": who,
             "return": percent(metrics.get("total_return")),
             "Sharpe": number(metrics.get("sharpe")),
-            "max drawdown": percent(metrics.get("max_drawdown")),
+            "max drawdown": share(metrics.get("max_drawdown")),
             "trades": int(metrics.get("trades", 0)),
         }
         for who, metrics in contenders.items()

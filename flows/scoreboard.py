@@ -11,7 +11,7 @@ from rich.table import Table
 
 from core.home import Home
 from core.settings import Params
-from flows.reports import number, percent
+from flows.reports import number, percent, share
 
 if TYPE_CHECKING:
     from flows.demo import Outcome
@@ -45,7 +45,11 @@ def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> No
     console.print(table)
     for line in _words(outcome):
         console.print(line, soft_wrap=True)
+    from pipelines import picture
+
     console.print("\nreports (open in a browser):")
+    drawn = picture.run(home, params, outcome.retrained)
+    console.print(f"  the picture: {drawn}", soft_wrap=True)
     for done in outcome.retrained:
         for name, path in done.reports.items():
             if path.suffix == ".html":
@@ -69,7 +73,7 @@ def _row(
         f"{agent.algorithm.upper()}\n{done.trials} trials, {done.seeds} seeds",
         percent(own.get("total_return")),
         number(own.get("sharpe")),
-        percent(own.get("max_drawdown")),
+        share(own.get("max_drawdown")),
         f"{done.verdict}\n{done.summary}",
         _registry(outcome, done),
         _paper(outcome, done, sleeve),

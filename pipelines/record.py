@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from core.home import Home
 from core.progress import Progress, Report
 from core.settings import Params
@@ -26,11 +28,13 @@ from registry.models import Version
 from registry.tracking import Run
 from sources.files import write_whole
 from training import report as reports
+from training.backtest import BacktestResult
 from training.course import Course
 from training.learn import Metrics, Trained
 from training.spaces import discrete_weights
 from training.study import Trial
 
+EQUITY = "equity"  # among a retraining's reports: growth of 1, a column per contender
 WEIGHTS = "weights.npz"  # every network of the shipped seed: what a warm start continues from
 
 
@@ -174,11 +178,19 @@ def write(
     write_whole(html, reports.render(page).encode())
     subject = next(iter(page.contenders.values()))
     write_whole(trades, subject.trade_log().to_csv(index=False).encode())
-    for path in (html, trades):
+    equity = folder / "equity.csv"
+    write_whole(equity, _growth(page.contenders).to_csv(index_label="time").encode())
+    for path in (html, trades, equity):
         work.run.log_file(path)
     measures = {
         f"holdout_{name}": value for name, value in subject.metrics.items() if value == value
     }
     work.run.log_metrics(measures)
     work.run.set_tags({"gate_verdict": gate.verdict, "version": str(version.number)})
-    return {"report": html, "trades": trades}
+    return {"report": html, "trades": trades, EQUITY: equity}
+
+
+def _growth(contenders: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    time = next(iter(contenders.values())).time
+    growth = {name: result.equity / result.opening_cash for name, result in contenders.items()}
+    return pd.DataFrame(growth, index=time)
