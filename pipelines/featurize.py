@@ -5,7 +5,7 @@ there is one), writes ``data/features/<name>.parquet``, byte for byte the same e
 ``<name>.json``, which says how the table was made.
 
 VIX columns join only where they cost no row: the VIX must be known on every bar on which all other
-columns are. Which symbol is the VIX is fixed in ``VIX_NAMES``; it needs no features of its own.
+columns are.
 """
 
 import hashlib
@@ -24,8 +24,7 @@ from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
 from pipelines.stage import main
 from sources.files import parquet_bytes, read_parquet, write_whole
-
-VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
+from sources.manifest import VIX_NAMES
 
 
 def validated_path(home: Home, name: str) -> Path:
