@@ -8,7 +8,7 @@ another. Expressed as a dataset and rules, so that the very engine is used. Know
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from core.bars import Market
 from core.risk import Rules
@@ -54,7 +54,7 @@ def known_answer(market: KnownMarket) -> Answer:
     signal = np.linspace(-WIDTH, WIDTH, GRID)
     edges = np.concatenate([[-np.inf], (signal[1:] + signal[:-1]) / 2.0, [np.inf]])
     spread = np.sqrt(1.0 - market.persistence**2)
-    moves = np.diff(norm.cdf((edges - market.persistence * signal[:, None]) / spread), axis=1)
+    moves = np.diff(ndtr((edges - market.persistence * signal[:, None]) / spread), axis=1)
     buying, selling = np.log1p(market.cost), -np.log1p(-market.cost)
     flat, held = np.zeros(GRID), np.zeros(GRID)  # relative values
     for _ in range(10_000):

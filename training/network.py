@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.errors import TrainingError
+
 BETA_MEAN, BETA_SQUARE = 0.9, 0.999
 
 Tape = list[Tensor]  # input of every layer, then the output
@@ -112,9 +114,16 @@ def flatten(parameters: Iterable[nn.Parameter]) -> nn.Parameter:
     return flat
 
 
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """Return where ``flatten`` keeps the gradient of ``parameter``."""
+    if parameter.grad is None:
+        raise TrainingError(f"parameter of shape {tuple(parameter.shape)} was never flattened")
+    return parameter.grad
+
+
 def clip_norm(gradient: Tensor, limit: float) -> Tensor:
     """Scale ``gradient`` in place so that its norm is at most ``limit``; return the norm."""
-    norm = torch.linalg.vector_norm(gradient)
+    norm: Tensor = torch.linalg.vector_norm(gradient)
     gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
     return norm
 
@@ -135,10 +144,10 @@ class FlatAdam(torch.optim.Optimizer):
         self._square = torch.zeros_like(vector.data)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move the vector against its gradient."""
         vector, rate = self.param_groups[0]["params"][0], self.param_groups[0]["lr"]
-        gradient = vector.grad
+        gradient = gradient_of(vector)
         self._steps += 1
         self._mean.lerp_(gradient, 1.0 - BETA_MEAN)
         self._square.mul_(BETA_SQUARE).addcmul_(gradient, gradient, value=1.0 - BETA_SQUARE)

@@ -32,7 +32,7 @@ from core.errors import TrainingError
 from core.settings import Ppo
 from training.environment import MarketBatch
 from training.local import LocalAlgorithm, LocalLearner
-from training.network import FlatAdam, Perceptron, clip_norm, flatten
+from training.network import FlatAdam, Perceptron, clip_norm, flatten, gradient_of
 from training.rollout import Trajectories, advantages, next_values
 from training.spaces import Actions, action_space, observation_space
 
@@ -60,7 +60,8 @@ class PpoModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        return self.actor.weights[0].device
+        device: torch.device = self.actor.weights[0].device
+        return device
 
     def distribution(self, outputs: Tensor) -> Tensor:
         """Return logits (n, 3), or mean and log deviation (n, 2), from the actor's outputs."""
@@ -82,7 +83,8 @@ class PpoModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """Return the value of every observation, (n,)."""
-        return self.critic(batch[Columns.OBS])[0, :, 0]
+        value: Tensor = self.critic(batch[Columns.OBS])
+        return value[0, :, 0]
 
 
 def explore(inputs: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -139,11 +141,11 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
         size = self.config.minibatch_size
         for _ in range(self.config.num_epochs):
             order = torch.from_numpy(self._shuffle.permutation(count)).to(self._device)
-            yield from order.split(size)
+            yield from torch.split(order, size)
 
     def _learn(self, module: PpoModule, batch: dict[str, Tensor]) -> Tensor:
         figures = self.write_gradients(module, batch)
-        norm = clip_norm(self._flat.grad, self.config.grad_clip)
+        norm = clip_norm(gradient_of(self._flat), self.config.grad_clip)
         self._optimizer.step()
         return torch.cat([figures, norm[None]])
 
@@ -209,7 +211,9 @@ def _gaussian(
     log_probability = -0.5 * standard**2 - log_deviation - 0.5 * LOG_TWO_PI
     objective, slope, kl = _surrogate(log_probability[:, 0], batch, clip)
     at_mean = -slope[:, None] * standard / deviation / len(outputs)
-    module.log_deviation.grad.copy_(-(slope * (standard[:, 0] ** 2 - 1.0)).mean() - entropy_weight)
+    gradient_of(module.log_deviation).copy_(
+        -(slope * (standard[:, 0] ** 2 - 1.0)).mean() - entropy_weight
+    )
     entropy = (log_deviation + 0.5 * (1.0 + LOG_TWO_PI))[0]
     gradient = torch.ops.aten.tanh_backward(at_mean, mean)
     return gradient, (-objective.mean(), entropy, kl)

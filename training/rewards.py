@@ -46,13 +46,13 @@ def sharpe(outcome: Outcome, penalty: float) -> np.ndarray:
     a, b = outcome.mean, outcome.mean_square
     deviation = np.sqrt(np.maximum(b - a * a, LEAST_DEVIATION**2))
     gain_a, gain_b = outcome.log_return - a, outcome.log_return**2 - b
-    return (b * gain_a - 0.5 * a * gain_b) / deviation**3 * USUAL_DEVIATION
+    return np.asarray((b * gain_a - 0.5 * a * gain_b) / deviation**3 * USUAL_DEVIATION)
 
 
 def drawdown_penalty(outcome: Outcome, penalty: float) -> np.ndarray:
     """Return the log return less ``penalty`` × the growth of the drawdown."""
     growth = np.maximum(outcome.drawdown - outcome.drawdown_before, 0.0)
-    return outcome.log_return - penalty * growth
+    return np.asarray(outcome.log_return - penalty * growth)
 
 
 def volatility_penalty(outcome: Outcome, penalty: float) -> np.ndarray:

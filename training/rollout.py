@@ -158,7 +158,7 @@ def advantages(
     for bar in range(len(delta) - 1, -1, -1):
         carried = delta[bar] + discount * gae_lambda * going_on[bar] * carried
         advantage[bar] = carried
-    return advantage
+    return np.asarray(advantage)
 
 
 def next_values(
@@ -167,4 +167,4 @@ def next_values(
     """Return the value (bars, n) after each bar, from those at decisions and at episode ends."""
     following = np.concatenate([value[1:], newest[None]])
     following[trajectories.truncated] = last
-    return following
+    return np.asarray(following)

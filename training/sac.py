@@ -35,7 +35,7 @@ from features.account import ACCOUNT_COLUMNS
 from training.environment import MarketBatch
 from training.export import LOG_DEVIATION_LIMITS
 from training.local import LocalAlgorithm, LocalLearner
-from training.network import FlatAdam, Perceptron, flatten
+from training.network import FlatAdam, Perceptron, flatten, gradient_of
 from training.replay import Replay
 from training.spaces import action_space, observation_space
 
@@ -58,7 +58,8 @@ class SacModule(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        return self.actor.weights[0].device
+        device: torch.device = self.actor.weights[0].device
+        return device
 
     def deterministic(self, inputs: Tensor) -> Tensor:
         """Return the action without exploration, the tanh of the mean, (n, 1)."""
@@ -78,11 +79,13 @@ class SacModule(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
 
     def forward_target(self, batch: dict[str, Any]) -> Tensor:
         """Return the smaller of both target values, (n,)."""
-        return self.targets(_joined(batch)).amin(0)[:, 0]
+        values: Tensor = self.targets(_joined(batch))
+        return values.amin(0)[:, 0]
 
     def compute_q_values(self, batch: dict[str, Any]) -> Tensor:
         """Return the smaller of both values, (n,)."""
-        return self.critics(_joined(batch)).amin(0)[:, 0]
+        values: Tensor = self.critics(_joined(batch))
+        return values.amin(0)[:, 0]
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self.actor(batch[Columns.OBS])[0]}
@@ -144,7 +147,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
         parts = {
-            key: column.split(self.config.train_batch_size_per_learner)
+            key: torch.split(column, self.config.train_batch_size_per_learner)
             for key, column in columns.items()
         }
         count = len(parts[Columns.OBS])
@@ -206,7 +209,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
 
         # Temperature: −log α (log π + H̄).
         entropy = -log_probability[:count].mean()
-        module.log_alpha.grad.fill_(0.0).add_(entropy - TARGET_ENTROPY)
+        gradient_of(module.log_alpha).fill_(entropy - TARGET_ENTROPY)
         policy_loss = -alpha[0] * entropy - (value * chosen).sum(0).mean()
         return torch.stack([policy_loss, 0.5 * (error * error).mean(), alpha[0], entropy])
 

@@ -3,7 +3,7 @@
 Discrete agents sell, hold or buy; continuous ones name a weight. Knows no market and no learner.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -19,14 +19,14 @@ def discrete_weights(allow_short: bool) -> np.ndarray:
     return np.array([-1.0 if allow_short else 0.0, np.nan, 1.0])
 
 
-def action_space(actions: Actions) -> gym.Space:
+def action_space(actions: Actions) -> gym.Space[Any]:
     """Return the Gymnasium space of one account's action."""
     if actions == "discrete":
         return gym.spaces.Discrete(3)
     return gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
-def observation_space(width: int, bound: float) -> gym.Space:
+def observation_space(width: int, bound: float) -> gym.Space[Any]:
     """Return the Gymnasium space of one observation of ``width`` columns within ± ``bound``."""
     return gym.spaces.Box(-bound, bound, (width,), np.float32)
 
@@ -38,6 +38,6 @@ def target_weight(action: np.ndarray, actions: Actions, allow_short: bool) -> np
     policy would have to go to its limits, where it no longer learns, to be fully invested.
     """
     if actions == "discrete":
-        return discrete_weights(allow_short)[np.asarray(action).reshape(-1)][:, None]
+        return np.asarray(discrete_weights(allow_short)[np.asarray(action).reshape(-1)][:, None])
     lowest = -1.0 if allow_short else 0.0
     return np.clip(REACH * np.asarray(action, np.float64).reshape(-1, 1), lowest, 1.0)
