@@ -103,11 +103,9 @@ class Validation(Section):
     max_missing_sessions: float = Field(0.02, ge=0, lt=1)  # fraction of calendar sessions absent
     max_quarantined: float = Field(0.02, ge=0, lt=1)  # fraction of rows taken out
     max_jump: float = Field(0.5, gt=0)  # |log return| not explained by a corporate action
-    jump_volume: float = Field(5.0, gt=1)  # × the usual volume explains a jump: that is news
+    jump_volume: float = Field(5.0, gt=1)  # × the usual volume is news: a jump counts half
     max_stale_bars: int = Field(10, ge=1)  # run of identical closes with no volume
-    max_stale_opens: float = Field(
-        0.25, gt=0, le=1
-    )  # worst year's share of opens equal to the previous close
+    max_stale_opens: float = Field(0.25, gt=0, le=1)  # share of opens equal to the close before
     calendar: str = "XNYS"  # exchange_calendars name
 
 

@@ -1,194 +1,133 @@
 """Checks: what Great Expectations is asked of a bar frame, and what it found.
 
-Owns the expectations and their names. A *row check* names rows to take out; a *dataset check*
-judges the whole. Knows nothing of files or of what follows from a failure.
+Owns the expectations and the words for their results. Knows nothing of files or of what follows
+from a failure; what is measured is ``inspection``'s.
 """
 
 import logging
 import warnings
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from core import calendar
 from core.bars import BAR_COLUMNS
-from core.settings import Interval, Validation
-
-PRICES = ("open", "high", "low", "close")
-USUAL_VOLUME_BARS = 20
-FEW_ROWS = 3  # reported by name
+from core.settings import Validation
+from pipelines.inspection import PRICES, Inspected
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One expectation and what came of it."""
+    """One thing the gate requires, what was found, and whether it will do."""
 
     name: str
-    passed: bool
     found: str
     limit: str
-    rows: tuple[int, ...] = ()  # positions that failed a row check
+    passed: bool
+    where: str = ""  # where the worst was seen
+
+    def __str__(self) -> str:
+        seen = f" ({self.where})" if self.where else ""
+        return f"{self.name}: {self.found}, expected {self.limit}{seen}"
 
 
-def examine(
-    bars: pd.DataFrame, interval: Interval, settings: Validation, now: datetime
-) -> list[Check]:
-    """Return every check of ``bars`` (T rows), row checks first."""
-    looked_at = _measured(bars, interval, settings, now)
-    return [
-        *_row_checks(looked_at, settings),
-        *_dataset_checks(bars, looked_at, interval, settings),
+def schema_check(bars: pd.DataFrame) -> Check:
+    """Tell whether ``bars`` is a bar frame at all: columns, types, clock, at least one row."""
+    missing = [name for name in BAR_COLUMNS if name not in bars.columns]
+    wrong = [
+        name for name in BAR_COLUMNS if name in bars.columns and str(bars[name].dtype) != "float64"
     ]
+    index = bars.index
+    faults = [f"no column {name}" for name in missing]
+    faults += [f"{name} is {bars[name].dtype}, not float64" for name in wrong]
+    if not isinstance(index, pd.DatetimeIndex) or str(index.tz) != "UTC":
+        faults.append("its index is no UTC time")
+    if bars.empty:
+        faults.append("no rows")
+    return Check("schema", "; ".join(faults) or "a bar frame", "a bar frame", not faults)
 
 
-def _measured(
-    bars: pd.DataFrame, interval: Interval, settings: Validation, now: datetime
-) -> pd.DataFrame:
-    """Return the bars with one column per question that a plain comparison can answer."""
-    table = bars.reset_index(drop=True)
-    close = table["close"].where(table["close"] > 0)
-    worth = close * table["split_ratio"] + table["dividend"]
-    jump = (worth / close.shift(1)).apply(np.log).abs()
-    usual = table["volume"].rolling(USUAL_VOLUME_BARS, min_periods=1).median().shift(1)
-    news = table["volume"] > settings.jump_volume * usual / table["split_ratio"].clip(upper=1.0)
-    table["jump"] = jump.where(~news, 0.0).fillna(0.0)
-    still = (table["close"] == table["close"].shift(1)) & (table["volume"] == 0)
-    table["stale_run"] = still.groupby((~still).cumsum()).cumsum()
-    table["body_high"] = table[["open", "close"]].max(axis=1)
-    table["body_low"] = table[["open", "close"]].min(axis=1)
-    table["from_future"] = (bars.index > pd.Timestamp(now)).astype(int)
-    expected = calendar.expected_bars(settings.calendar, interval, bars.index[0], bars.index[-1])
-    table["off_calendar"] = (~bars.index.isin(expected)).astype(int)
-    newest = bars.index[-1].to_pydatetime()
-    partial = calendar.is_partial(settings.calendar, interval, newest, now)
-    table["partial"] = 0
-    table.loc[len(table) - 1, "partial"] = int(partial)
-    return table
+def content_checks(found: Inspected, settings: Validation) -> tuple[Check, ...]:
+    """Let Great Expectations judge the rows that are left and the measures of the whole."""
+    limits: dict[str, float] = {
+        "future_bars": 0,
+        "quarantined": settings.max_quarantined,
+        "missing_sessions": settings.max_missing_sessions,
+        "unexplained_jump": settings.max_jump,
+        "stale_run": settings.max_stale_bars,
+        "stale_opens": settings.max_stale_opens,
+        "seams": 0,
+    }
+    measures = pd.DataFrame({name: [float(getattr(found.measures, name))] for name in limits})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies
+        import great_expectations.expectations as gxe
+
+        on_rows = _validate(found.kept.reset_index(), _row_expectations())
+        on_measures = _validate(
+            measures,
+            [gxe.ExpectColumnMaxToBeBetween(column=n, max_value=top) for n, top in limits.items()],
+        )
+    broken = sorted(
+        f"{result.expectation_config.type} ({_columns(result)})"
+        for result in on_rows
+        if not result.success
+    )
+    passed = {r.expectation_config.kwargs["column"]: bool(r.success) for r in on_measures}
+    return (
+        Check("rows", "; ".join(broken) or "consistent", "consistent", not broken),
+        *(
+            Check(
+                name,
+                f"{measures[name][0]:.4g}",
+                f"at most {limit:g}",
+                passed[name],
+                found.measures.where.get(name, ""),
+            )
+            for name, limit in limits.items()
+        ),
+    )
 
 
-def _row_checks(table: pd.DataFrame, settings: Validation) -> list[Check]:
+def _row_expectations() -> list[Any]:
     import great_expectations.expectations as gxe
 
-    at_least = gxe.ExpectColumnPairValuesAToBeGreaterThanB
-    asked: list[tuple[str, str, Any]] = [
+    pairs = (("high", "open"), ("high", "close"), ("open", "low"), ("close", "low"))
+    return [
+        gxe.ExpectTableColumnsToMatchSet(column_set=["time", *BAR_COLUMNS], exact_match=False),
+        gxe.ExpectTableRowCountToBeBetween(min_value=1),
+        gxe.ExpectColumnValuesToBeIncreasing(column="time", strictly=True),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in BAR_COLUMNS),
         *(
-            (f"{name} is a number", "no NaN", gxe.ExpectColumnValuesToNotBeNull(column=name))
-            for name in BAR_COLUMNS
-        ),
-        *(
-            (f"{name} is positive", "> 0", _between(name, 0.0, None, strict=True))
+            gxe.ExpectColumnValuesToBeBetween(column=name, min_value=0.0, strict_min=True)
             for name in (*PRICES, "split_ratio")
         ),
         *(
-            (f"{name} is not negative", "≥ 0", _between(name, 0.0))
+            gxe.ExpectColumnValuesToBeBetween(column=name, min_value=0.0)
             for name in ("volume", "dividend")
         ),
-        (
-            "high is the highest",
-            "high ≥ open, close",
-            at_least(column_A="high", column_B="body_high", or_equal=True),
-        ),
-        (
-            "low is the lowest",
-            "low ≤ open, close",
-            at_least(column_A="body_low", column_B="low", or_equal=True),
-        ),
-        ("not from the future", "time ≤ now", _between("from_future", None, 0)),
-        ("the exchange was open", settings.calendar, _between("off_calendar", None, 0)),
-        ("the bar is complete", "session closed", _between("partial", None, 0)),
-        (
-            "jumps have a cause",
-            f"|log return| ≤ {settings.max_jump:g} unless a split, a dividend or "
-            f"{settings.jump_volume:g}× the usual volume explains it",
-            _between("jump", None, settings.max_jump),
-        ),
-        (
-            "prices move",
-            f"at most {settings.max_stale_bars} bars without change or volume",
-            _between("stale_run", None, settings.max_stale_bars),
+        *(
+            gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=a, column_B=b, or_equal=True)
+            for a, b in pairs
         ),
     ]
-    results = _validate(table, [expectation for _, _, expectation in asked])
-    return [
-        _row_check(name, limit, result)
-        for (name, limit, _), result in zip(asked, results, strict=True)
-    ]
-
-
-def _dataset_checks(
-    bars: pd.DataFrame, table: pd.DataFrame, interval: Interval, settings: Validation
-) -> list[Check]:
-    expected = calendar.expected_bars(settings.calendar, interval, bars.index[0], bars.index[-1])
-    absent = expected.difference(pd.DatetimeIndex(bars.index))
-    stale_open = (table["open"] == table["close"].shift(1)).groupby(
-        pd.DatetimeIndex(bars.index).year.to_numpy()
-    )
-    by_year = stale_open.mean()
-    measured = pd.DataFrame(
-        {
-            "missing": [len(absent) / max(len(expected), 1)],
-            "stale_opens": [float(by_year.max())],
-            "repeated": [int(bars.index.duplicated().sum())],
-        }
-    )
-    limits = {
-        "missing": settings.max_missing_sessions,
-        "stale_opens": settings.max_stale_opens,
-        "repeated": 0,
-    }
-    results = _validate(measured, [_between(name, None, top) for name, top in limits.items()])
-    shown = ", ".join(str(time.date()) for time in absent[:FEW_ROWS])
-    return [
-        Check(
-            "bars are complete",
-            bool(results[0].success),
-            f"{len(absent)} of {len(expected)} bars are missing"
-            + (f" ({measured['missing'][0]:.1%}; first: {shown})" if len(absent) else ""),
-            f"≤ {settings.max_missing_sessions:.1%}",
-        ),
-        Check(
-            "opens are prices",
-            bool(results[1].success),
-            f"in {by_year.idxmax()} {by_year.max():.0%} of opens equal the previous close",
-            f"≤ {settings.max_stale_opens:.0%} in any year; an index quote is not a price",
-        ),
-        Check("bars are unique", bool(results[2].success), f"{measured['repeated'][0]} twice", "0"),
-    ]
-
-
-def _between(
-    column: str, low: float | None, high: float | None = None, strict: bool = False
-) -> Any:
-    import great_expectations.expectations as gxe
-
-    return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=low, max_value=high, strict_min=strict
-    )
 
 
 def _validate(table: pd.DataFrame, expectations: list[Any]) -> list[Any]:
-    """Let Great Expectations validate ``table``, in memory; results in the order asked."""
+    """Validate one table in a context that lives in memory and leaves no files."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own dependencies
-        import great_expectations as gx
-
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False}
-        asset = context.data_sources.add_pandas("bars").add_dataframe_asset("bars")
-        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
-        found = [
-            batch.validate(expectation, result_format={"result_format": "COMPLETE"})
-            for expectation in expectations
-        ]
-    return found
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("ratchet").add_dataframe_asset("bars")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
+    suite = gx.ExpectationSuite("gate", expectations=expectations)
+    results: list[Any] = list(batch.validate(suite).results)
+    return results
 
 
-def _row_check(name: str, limit: str, result: Any) -> Check:
-    rows = tuple(int(row) for row in result.result.get("unexpected_index_list") or ())
-    return Check(
-        name, bool(result.success), f"{len(rows)} bars" if rows else "all bars", limit, rows
-    )
+def _columns(result: Any) -> str:
+    kwargs = result.expectation_config.kwargs
+    return ", ".join(str(kwargs[k]) for k in ("column", "column_A", "column_B") if k in kwargs)

@@ -16,7 +16,7 @@ from core.home import Home
 from core.settings import Interval, Params, Source
 from sources import store
 from sources.catalogue import make_source
-from sources.manifest import Manifest, enlist
+from sources.manifest import Manifest, dataset_name, enlist
 from sources.port import Delivery, as_traded
 
 
@@ -63,9 +63,13 @@ def run(
 
     delivery = make_source(source, path).fetch(symbol, interval, None, now)
     delivery = _complete(delivery, params.validation.calendar, now)
-    judged = validate.gate(
-        as_traded(delivery.frame, delivery.convention), symbol, interval, params.validation, now
+    offered = as_traded(delivery.frame, delivery.convention)
+    judged = validate.judge(
+        offered, dataset_name(symbol, interval), interval, params.validation, now
     )
+    if judged.failures:
+        validate.write_report(home, judged)
+    judged.require()
     added = store.append(home, source, delivery)
     bars = store.read(home, source, symbol, interval)
     enlist(home, Manifest.of(symbol, source, interval, bars))
