@@ -38,22 +38,21 @@ def explain(
     """
     groups = group_columns(columns)
     names = list(groups)
+    masks = np.zeros((len(names), len(observation)), dtype=bool)
+    for row, name in enumerate(names):
+        masks[row, groups[name]] = True
     full = score(observation[None, :])[0]
-    hidden, moved = observation.copy(), 0.0
-    before, found = full, list[Contribution]()
-    for _ in range(min(top, len(names))):
-        candidates = np.repeat(hidden[None, :], len(names), axis=0)
-        for row, name in enumerate(names):
-            candidates[row, groups[name]] = 0.0
+    hidden, before, moved = observation, full, 0.0
+    found: list[Contribution] = []
+    while len(found) < min(top, len(names)):
+        candidates = np.where(masks, np.float32(0.0), hidden)
         scores = score(candidates)
         distances = np.abs(scores - full).sum(axis=1)
         best = int(np.argmax(distances))
         if not distances[best] > moved + NEGLIGIBLE:
             break
-        name = names.pop(best)
-        effect = float((before - scores[best]).sum())
-        newest = groups[name][-1]
-        found.append(Contribution(name, float(observation[newest]), effect))
+        value = float(observation[groups[names[best]][-1]])
+        found.append(Contribution(names[best], value, float((before - scores[best]).sum())))
         hidden, before, moved = candidates[best], scores[best], float(distances[best])
     return tuple(found)
 

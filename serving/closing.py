@@ -37,6 +37,7 @@ class Close:
     answer: Answer
     paused: bool
     verdict: Verdict
+    reasons: int  # bits of core.risk.Reason; working them out takes time, so once
     after: State  # with the new pending orders
     cancels: tuple[str, ...]  # orders the new target replaces
     ticket: Ticket | None
@@ -54,7 +55,7 @@ class Close:
     def risk_words(self) -> list[str]:
         """Everything risk had to say about this decision."""
         words = ["paused: holds what it has"] if self.paused else []
-        return words + describe(int(self.verdict.reasons[0, 0]))
+        return words + describe(self.reasons)
 
     @property
     def action(self) -> str:
@@ -110,7 +111,7 @@ class Close:
         if was != now:
             drawdown = float(self.after.drawdown[0])
             yield "risk state", f"{was} -> {now} at a drawdown of {drawdown:.1%}"
-        if int(self.verdict.reasons[0, 0]) & ~ROUTINE:
+        if self.reasons & ~ROUTINE:
             asked, allowed = float(self.verdict.asked[0, 0]), float(self.verdict.allowed[0, 0])
             yield "risk", f"{_weight(asked)} -> {_weight(allowed)}: {', '.join(self.risk_words)}"
         if self.answer.problem:
@@ -168,7 +169,7 @@ class Close:
             symbol=self.symbol,
             asked=float(self.verdict.asked[0, 0]),
             allowed=float(self.verdict.allowed[0, 0]),
-            reasons=int(self.verdict.reasons[0, 0]),
+            reasons=self.reasons,
             words=tuple(self.risk_words),
         )
 

@@ -119,6 +119,7 @@ class Sleeve:
             answer=answer,
             paused=self.paused,
             verdict=submission.verdict,
+            reasons=int(submission.verdict.reasons[0, 0]),
             after=submission.state,
             cancels=tuple(working) if replaced else (),
             ticket=ticket,
