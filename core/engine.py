@@ -15,10 +15,12 @@ Rules of the book, in the order in which ``settle`` applies them:
 - Orders fill at the open, moved by slippage, at most ``volume_participation`` of the bar's
   volume; the rest stays pending. A bar without volume fills nothing.
 - Reductions first. Then what increases a position is scaled down until the gross value is within
-  ``max_leverage`` × equity, costs paid: at leverage 1, without shorts, cash is never negative
-  (beyond rounding). What was scaled away is cancelled, not pending.
-- A stop is the nearer of percent and ATR (of the decision's bar), set from the average entry
-  price whenever the position grows. So is a target. Both work from the fill on, in that very bar.
+  ``max_leverage`` × equity, costs paid: at leverage 1, without shorts, no purchase makes cash
+  negative. (A sale that brings in less than its commission can, by that commission.) What was
+  scaled away is cancelled, not pending.
+- Every fill that grows a position brings a stop: at the nearer of percent and ATR (that of the
+  decision's bar) from its price. The stop of the position is the average by shares, as its entry
+  price is. So is the target. Both work from the fill on, in that very bar.
 - An open beyond a stop or target fills there, at the open. Otherwise, of the two touched in one
   bar, the stop wins. A stop pays slippage, a target is a limit order and does not. Both are
   orders of their own (commission) and share the bar's volume cap; what the cap leaves is sold

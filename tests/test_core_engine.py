@@ -182,6 +182,13 @@ def test_a_closed_position_leaves_no_entry_and_no_stop() -> None:
     assert np.isnan(state.target[0, 0])
 
 
+def test_slippage_is_paid_by_the_seller_too() -> None:
+    rules = free_rules(slippage_rate=0.01)
+    # 50 bought at 101 and sold at 99.
+    state = live(rules, START, START, START, asks=[0.5, 0.0])[-1].state
+    assert held(state) == (0, 10_000 - 50 * 101 + 50 * 99)
+
+
 def test_a_reversal_closes_first_and_then_goes_short() -> None:
     rules = free_rules(allow_short=True)
     state = live(rules, START, flat(100.0), flat(100.0), asks=[0.5, -0.5])[-1].state

@@ -151,6 +151,15 @@ def test_a_drawdown_reduces_and_then_halts() -> None:
     assert [bool(s.terminated[0]) for s in states] == [False, False, False, True, True]
 
 
+def test_a_halt_is_for_good() -> None:
+    """What could not be sold recovers; the account stays halted all the same."""
+    rules = free_rules(halt_drawdown=0.30)
+    bars = [flat(100.0), flat(100.0), flat(60.0), flat(100.0, volume=0.0), flat(100.0)]
+    states = [s.state for s in live(rules, *bars, asks=[1.0, HOLD, HOLD, 1.0])]
+    assert [int(s.risk_state[0]) for s in states] == [ACTIVE, HALTED, HALTED, HALTED]
+    assert [s.shares[0, 0] for s in states] == [100, 100, 100, 0]
+
+
 def test_a_recovery_ends_the_reduction() -> None:
     rules = free_rules(reduce_drawdown=0.10)
     bars = [flat(100.0), flat(100.0), flat(88.0), flat(95.0)]
