@@ -75,6 +75,8 @@ def run(
     with tracking.start_run(home, agent, f"retrain {now:%Y-%m-%d %H:%M}", tags) as parent:
         work = Work(home, params, agent, course, traded, champion, parent, now, reason, report)
         parent.log_params(record.config(work, trials, seeds, first_seed))
+        if (home.workspace / "dvc.lock").exists():
+            parent.log_file(home.workspace / "dvc.lock")
         searched = _search(work, trials, first_seed)
         folds = walk_forward(course.timeline, effort.folds, params.split, params.environment.window)
         trained, walked = _train(work, searched, folds, first_seed, seeds)
