@@ -24,8 +24,8 @@ def test_a_snapshot_keeps_every_bit() -> None:
 
 def test_a_snapshot_without_a_field_is_refused() -> None:
     written = state_to_json(open_accounts(1, 1, 100.0))
-    del written["stop"]
-    with pytest.raises(CorruptFile, match="unknown: stop"):
+    del written["atr"]
+    with pytest.raises(CorruptFile, match="unknown: atr"):
         state_from_json(written)
 
 
