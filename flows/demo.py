@@ -130,8 +130,8 @@ class Preparation:
         def told(progress: Progress) -> None:
             stage = re.match("Running stage '(.+)'", progress.text)
             if stage:
-                report(Progress("data", 0.2 + 0.7 * progress.done, stage[1].replace("@", " ")))
+                report(Progress("datasets", 0.2 + 0.7 * progress.done, stage[1].replace("@", " ")))
 
         workspace.reproduce(self._home, targets, told)
         names = ", ".join(feed.symbol for feed in wanted)
-        report(Progress("data", 1.0, f"{names}: ingested, validated, featurized (dvc repro)"))
+        report(Progress("datasets", 1.0, f"{names}: ingested, validated, featurized (dvc repro)"))

@@ -116,7 +116,7 @@ class Terminal:
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
-            if progress.stage not in self._began:
+            if progress.stage not in self._began and progress.done < 1.0:
                 self._began[progress.stage] = self._clock()
             if progress.done >= 1.0:
                 self._finish(progress)
@@ -137,12 +137,14 @@ class Terminal:
         task = self._tasks.pop(progress.stage, None)
         if task is not None:
             self._bars.remove_task(task)
-        if self._began[progress.stage] >= 0.0:
+        if self._said.get(progress.stage) != progress.text:  # said once, however often it is told
+            self._said[progress.stage] = progress.text
             self._line("✓", progress)
-            self._began[progress.stage] = -1.0  # said once, however often it is told
+        self._began.pop(progress.stage, None)
 
     def _line(self, mark: str, progress: Progress) -> None:
-        seconds = self._clock() - self._began[progress.stage]
+        now = self._clock()
+        seconds = now - self._began.get(progress.stage, now)
         self._console.print(
             f"{mark} {progress.stage:<20} {seconds:5.1f} s  {progress.text}",
             markup=False,
