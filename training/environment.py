@@ -12,8 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from core.accounts import State, choose, open_accounts
-from core.bars import bar_at
-from core.engine import Fills, settle, submit
+from core.engine import Fills, PackedMarket, settle, submit
 from core.errors import NotEnoughData
 from core.risk import Rules, Verdict
 from core.settings import Environment
@@ -77,7 +76,7 @@ class MarketBatch:
         self.n, self.rows, self.actions, self.cash = n, (first, rows[1]), actions, cash
         self.rules = rules
         self._settings, self._reward, self._rng = environment, reward, rng
-        self._market = dataset.market
+        self._market = PackedMarket.of(dataset.market, rules)
         self._scaled = scaler.transform(dataset.table)
         self._window = dataset.spec.window
         self._symbols = len(dataset.market.symbols)
@@ -87,7 +86,7 @@ class MarketBatch:
         self.row = np.full(n, first)
         self._age = np.zeros(n, np.int64)
         self._moments = Moments(n)
-        self._bar = bar_at(self._market, self.row)
+        self._bar = self._market.at(self.row)
 
     def reset(self) -> np.ndarray:
         """Open every account at a random row and return the first observation (n, D)."""
@@ -99,7 +98,7 @@ class MarketBatch:
         self._age = np.zeros(self.n, np.int64)
         self._moments = Moments(self.n)
         self.row = row
-        self._bar = bar_at(self._market, row)
+        self._bar = self._market.at(row)
         return self._observe()
 
     def step(self, action: np.ndarray) -> Step:
@@ -112,7 +111,7 @@ class MarketBatch:
         submission = submit(before, weight, self._bar, self.rules)
         self.row = self.row + 1
         self._age += 1
-        self._bar = bar_at(self._market, self.row)
+        self._bar = self._market.at(self.row)
         settlement = settle(submission.state, self._bar, self.rules)
         self.state = after = settlement.state
         terminated = after.terminated
@@ -150,7 +149,7 @@ class MarketBatch:
         self.state = choose(ended, self._opened(), self.state)
         self._age = np.where(ended, 0, self._age)
         self.row = self._starts(ended)
-        self._bar = bar_at(self._market, self.row)
+        self._bar = self._market.at(self.row)
         return self._observe()
 
     def _rewarded(self, before: State, after: State, ended: np.ndarray) -> np.ndarray:
