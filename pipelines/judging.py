@@ -24,7 +24,7 @@ from registry.policy import Policy
 from training import report as reports
 from training.backtest import BacktestResult
 from training.course import median_seed
-from training.learn import Trained
+from training.lesson import Trained
 from training.splits import CRASH, Fold, Window
 from training.study import Searched
 

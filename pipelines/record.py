@@ -30,7 +30,7 @@ from sources.files import write_whole
 from training import report as reports
 from training.backtest import BacktestResult
 from training.course import Course
-from training.learn import Metrics, Trained
+from training.lesson import Metrics, Trained
 from training.spaces import discrete_weights
 from training.study import Trial
 

@@ -30,10 +30,10 @@ from registry import attempts, models, promotion, tracking
 from registry.baselines import make_baseline
 from registry.bundle import save_bundle
 from training.course import Course
-from training.learn import Trained
+from training.lesson import Trained
 from training.splits import Fold, Window, divide, walk_forward
 from training.study import Plan, Searched, Trial, close_study, search
-from training.workers import require_trained, train_all
+from training.workers import require_trained, train_all, warm
 
 __all__ = ["Retrained", "run"]
 
@@ -63,6 +63,7 @@ def run(
     report(Progress("data", 0.0, f"{agent}: reading the datasets"))
     traded = load_dataset(home, params, agent)
     learned = load_training_dataset(home, params, agent)
+    warm(home)
     champion = contest.champion_of(home, agent) or _install(home, params, agent, traded, now)
     course = _course(home, params, agent, learned, champion, effort.effort, warm_start)
     tags = {

@@ -15,7 +15,7 @@ from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
 from features.scaler import Scaler
-from training.learn import Lesson, Trained
+from training.lesson import Lesson, Trained
 from training.space import Space, space_for
 from training.splits import Fold, Timeline, Window
 

@@ -6,9 +6,8 @@ registry.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,80 +22,25 @@ from ray.rllib.utils.metrics import (
 
 from core.calendar import bars_per_year
 from core.metrics import sharpe
-from core.risk import Rules
-from core.settings import Environment, Ppo, Sac
+from core.settings import Ppo
 from features.account import ACCOUNT_COLUMNS
-from features.dataset import Dataset
 from features.observation import observation_columns
-from features.scaler import Scaler
-from training.environment import MarketBatch, Rows, play
+from training.environment import MarketBatch, play
 from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
+from training.lesson import Lesson, Metrics, Report, Trained, ignore
 from training.local import LocalAlgorithm, quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
 from training.rollout import REWARD_PER_BAR
 from training.sac import MarketSac, sac_config
-from training.spaces import Actions, target_weight
+from training.spaces import target_weight
+
+__all__ = ["Lesson", "Metrics", "Report", "Trained", "ignore", "train"]
 
 VALIDATION_STRETCHES = 8
 LEAST_VALIDATION_BARS = 21
 
 FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "gradient_norm", "alpha")
-
-Metrics = dict[str, float]
-Report = Callable[[int, Metrics], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """All that decides a policy's weights; picklable."""
-
-    agent: str
-    actions: Actions
-    dataset: Dataset
-    train_rows: Rows  # decisions and fills lie in these rows
-    validation_rows: Rows
-    scaler: Scaler  # fitted on the training rows
-    rules: Rules
-    environment: Environment
-    reward: str  # name or import path
-    hyperparameters: Ppo | Sac  # params.yaml overlaid by a trial's; also says which algorithm
-    seed: int
-    cash: float = 100_000.0  # opening cash of every episode, account currency
-    effort: float = 1.0  # multiplies the steps or updates of the hyperparameters
-    reports: int = 5  # validation points, evenly spaced, the last at the end
-    device: str = "cpu"  # cpu, cuda or tpu
-    warm_start: bytes | None = None  # ``Trained.weights`` (or a policy.onnx: critics start anew)
-
-    @property
-    def algorithm(self) -> str:
-        return "ppo" if isinstance(self.hyperparameters, Ppo) else "sac"
-
-    @property
-    def steps(self) -> int:
-        """Environment steps of the whole training."""
-        settings = self.hyperparameters
-        if isinstance(settings, Ppo):
-            return max(1, round(settings.steps * self.effort))
-        updates = max(1, round(settings.updates * self.effort))
-        return settings.warmup + updates * settings.steps_per_update
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A finished policy and how it came about."""
-
-    policy_onnx: bytes
-    weights: bytes  # .npz of every network, critics too: what a warm start continues from
-    weights_sha256: str
-    curve: tuple[Metrics, ...]  # one entry per report; steps, reward, validation_score, losses …
-    validation_score: float  # annualised Sharpe ratio on the validation rows, after costs
-    steps: int  # environment steps taken
-    seconds: float
-
-
-def ignore(steps: int, metrics: Metrics) -> None:
-    """Report to nobody."""
 
 
 def train(lesson: Lesson, report: Report = ignore) -> Trained:

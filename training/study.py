@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +26,9 @@ from core.errors import StorageError, TrainingError
 from core.home import Home
 from core.progress import Progress, Report, silent
 from core.settings import Search
+from training.lesson import Lesson, Metrics
 from training.space import Space
 from training.workers import Outcome, Train, learn, train_all
-
-if TYPE_CHECKING:
-    from training.learn import Lesson, Metrics
 
 LEAST_TO_PRUNE = 3  # trials that must have reached a report before it prunes
 FIRST_PRUNED_REPORT = 1  # counted from 0: the first report is too early to judge
@@ -44,7 +42,7 @@ class Trial:
     hyperparameters: Mapping[str, Any]
     state: str  # complete, pruned or failed
     score: float | None  # validation Sharpe ratio, annualised; of the last report when pruned
-    curve: "tuple[Metrics, ...]"
+    curve: tuple[Metrics, ...]
     problem: str = ""
 
 
@@ -87,7 +85,7 @@ def hear_nothing(trial: Trial) -> None:
 def search(
     home: Home,
     plan: Plan,
-    teach: "Callable[[Mapping[str, Any]], Lesson]",
+    teach: Callable[[Mapping[str, Any]], Lesson],
     *,
     listen: Listen = hear_nothing,
     report: Report = silent,
@@ -214,7 +212,7 @@ def _trial(number: int, proposal: Mapping[str, Any], outcome: Outcome) -> Trial:
     return Trial(number, proposal, outcome.state, score, curve, outcome.problem)
 
 
-def _plain(metrics: "Metrics") -> "Metrics":
+def _plain(metrics: Metrics) -> Metrics:
     """Keep what JSON can hold: NaN marks a figure that a report did not have."""
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 

@@ -13,30 +13,29 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core import telemetry
 from core.errors import RatchetError, TrainingError
 from core.home import Home
-
-if TYPE_CHECKING:  # torch and RLlib take seconds to import, which only a worker has to spend
-    from training.learn import Lesson, Metrics, Trained
+from training.lesson import Lesson, Metrics, Trained
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
 LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
 
-Train = Callable[["Lesson", Callable[[int, "Metrics"], None]], "Trained"]
+Train = Callable[[Lesson, Callable[[int, Metrics], None]], Trained]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one training ended."""
 
-    curve: "tuple[Metrics, ...]"  # one entry per report it reached
-    trained: "Trained | None"  # None: pruned or failed
+    curve: tuple[Metrics, ...]  # one entry per report it reached
+    trained: Trained | None  # None: pruned or failed
     problem: str = ""  # why it failed
 
     @property
@@ -54,8 +53,8 @@ def ignore(index: int, outcome: Outcome) -> None:
     """Listen to nothing."""
 
 
-def learn(lesson: "Lesson", report: Callable[[int, "Metrics"], None]) -> "Trained":
-    """Train a lesson: ``training.learn.train``, imported where it is called."""
+def learn(lesson: Lesson, report: Callable[[int, Metrics], None]) -> Trained:
+    """Train a lesson; torch and RLlib are imported in the worker, and nowhere else."""
     from training.learn import train
 
     return train(lesson, report)
@@ -67,7 +66,7 @@ class _BelowFloor(Exception):
 
 def train_all(
     home: Home,
-    lessons: "Sequence[Lesson]",
+    lessons: Sequence[Lesson],
     floors: Sequence[float] = (),
     done: Done = ignore,
     train: Train = learn,
@@ -96,7 +95,7 @@ def train_all(
     return [outcomes[index] for index in range(len(lessons))]
 
 
-def require_trained(outcomes: Sequence[Outcome], what: str) -> "list[Trained]":
+def require_trained(outcomes: Sequence[Outcome], what: str) -> list[Trained]:
     """Return the trainings; raise ``TrainingError`` naming the first that failed."""
     trained = []
     for number, outcome in enumerate(outcomes):
@@ -106,12 +105,12 @@ def require_trained(outcomes: Sequence[Outcome], what: str) -> "list[Trained]":
     return trained
 
 
-def _train_one(lesson: "Lesson", floors: tuple[float, ...], train: Train) -> Outcome:
+def _train_one(lesson: Lesson, floors: tuple[float, ...], train: Train) -> Outcome:
     """Run in a worker: train, stopping below a floor."""
     curve: list[Metrics] = []
     best = float("-inf")
 
-    def report(steps: int, metrics: "Metrics") -> None:
+    def report(steps: int, metrics: Metrics) -> None:
         nonlocal best
         curve.append(metrics)
         best = max(best, metrics["validation_score"])
@@ -170,6 +169,32 @@ def start(home: Home) -> None:
         node: Any = ray._private.worker._global_node
         session = Path(node.get_session_dir_path())
         atexit.register(_end, session)
+
+
+def warm(home: Home) -> threading.Thread:
+    """Start Ray, and let its workers import the learners, beside whatever the caller does next.
+
+    Saves the seconds in which a retraining reads its data. A start that fails is left for
+    ``train_all`` to repeat and to report.
+    """
+
+    def begin() -> None:
+        with suppress(TrainingError):
+            start(home)
+            import ray
+
+            task = ray.remote(num_cpus=1, max_retries=0)(_import_learners)
+            for _ in range(int(ray.cluster_resources().get("CPU", 1))):
+                task.remote()
+
+    # Not a daemon: a process that ends early waits for the start, so that it can end Ray, too.
+    thread = threading.Thread(target=begin, name="ray")
+    thread.start()
+    return thread
+
+
+def _import_learners() -> None:
+    import training.learn  # noqa: F401
 
 
 def _init(where: str, attempts: int, **options: Any) -> None:
