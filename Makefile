@@ -35,8 +35,9 @@ lint: $(STAMP) ## style, types and the import line
 test: lint ## everything CI checks
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-bench: $(STAMP) ## engine speed on this machine
+bench: $(STAMP) ## speed of the engine and the learners on this machine
 	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.learning
 
 clean: ## remove $(VENV) and caches; state and data stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,11 +9,12 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
@@ -49,6 +50,15 @@ class LocalLearner(TorchLearner):  # type: ignore[misc]
         spec = self._module_spec.rl_module_specs[DEFAULT_MODULE_ID]
         self._device = find_device(spec.model_config["device"])
         return super()._make_module()
+
+
+class OneModeModule(TorchRLModule):  # type: ignore[misc]
+    """A module without layers that behave otherwise while training (dropout …)."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Note the mode; RLlib changes it around every single inference."""
+        self.training = mode
+        return self
 
 
 class LocalAlgorithm(Algorithm):  # type: ignore[misc]

@@ -15,7 +15,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from core.errors import TrainingError
 from core.settings import Ppo
 from training.environment import MarketBatch
-from training.local import LocalAlgorithm, LocalLearner
+from training.local import LocalAlgorithm, LocalLearner, OneModeModule
 from training.network import FlatAdam, Perceptron, clip_norm, flatten, gradient_of
 from training.rollout import Trajectories, advantages, next_values
 from training.spaces import Actions, action_space, observation_space
@@ -40,7 +39,7 @@ LOG_TWO_PI = float(np.log(2.0 * np.pi))
 START_LOG_DEVIATION = -0.5  # of a continuous policy's exploration
 
 
-class PpoModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
+class PpoModule(OneModeModule, ValueFunctionAPI):  # type: ignore[misc]
     """Actor and critic of one shape.
 
     Discrete: the actor gives three logits. Continuous: the tanh of its output is the mean weight;
@@ -122,7 +121,9 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
         ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
         losses = [
-            self._learn(module, {key: column[rows] for key, column in columns.items()})
+            self._learn(
+                module, {key: column.index_select(0, rows) for key, column in columns.items()}
+            )
             for rows in self._minibatches(len(ready))
         ]
         mean = torch.stack(losses).mean(0).tolist()
@@ -286,7 +287,6 @@ def ppo_config(
             )
         )
         .training(
-            learner_class=PpoLearner,
             lr=settings.learning_rate,
             gamma=settings.discount,
             lambda_=settings.gae_lambda,
@@ -299,7 +299,7 @@ def ppo_config(
             minibatch_size=min(settings.minibatch, rollout),
             train_batch_size_per_learner=rollout,
         )
-        .learners(num_learners=0)
+        .learners(num_learners=0, learner_class=PpoLearner)
         # One step per iteration: RLlib's minimum times would make the result depend on the clock.
         .reporting(
             min_time_s_per_iteration=None,

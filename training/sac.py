@@ -16,7 +16,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -34,7 +33,7 @@ from core.settings import Sac
 from features.account import ACCOUNT_COLUMNS
 from training.environment import MarketBatch
 from training.export import LOG_DEVIATION_LIMITS
-from training.local import LocalAlgorithm, LocalLearner
+from training.local import LocalAlgorithm, LocalLearner, OneModeModule
 from training.network import FlatAdam, Perceptron, flatten, gradient_of
 from training.replay import Replay
 from training.spaces import action_space, observation_space
@@ -45,7 +44,7 @@ START_ALPHA = 0.05
 TARGET_ENTROPY = -2.0  # of the squashed action: a deviation of about 0.03
 
 
-class SacModule(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
+class SacModule(OneModeModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
     """A tanh-squashed Gaussian actor and twin critics held in one stack."""
 
     def setup(self) -> None:
@@ -306,7 +305,6 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
             )
         )
         .training(
-            learner_class=SacLearner,
             actor_lr=settings.learning_rate,
             critic_lr=settings.learning_rate,
             alpha_lr=settings.learning_rate,
@@ -317,7 +315,7 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
             num_steps_sampled_before_learning_starts=settings.warmup,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": settings.replay},
         )
-        .learners(num_learners=0)
+        .learners(num_learners=0, learner_class=SacLearner)
         # One step per iteration: RLlib's minimum times would make the result depend on the clock.
         .reporting(
             min_time_s_per_iteration=None,
