@@ -10,17 +10,19 @@ Splits and dividends are read off the ratio of adjusted to raw close: its steps 
 adjustment factors. Knows nothing of storage.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from core.bars import BAR_COLUMNS
-from core.errors import UnknownSymbol
+from core.errors import MissingDependency, UnknownSymbol
 from sources.actions import actions_from_adjusted
 from sources.port import Delivery
 
@@ -68,22 +70,29 @@ def _stock(symbol: str) -> pd.DataFrame:
 
 
 def _composite(name: Literal["nasdaq", "sp500"]) -> pd.DataFrame:
-    import arch.data.nasdaq
-    import arch.data.sp500
-
-    raw = {"nasdaq": arch.data.nasdaq, "sp500": arch.data.sp500}[name].load()
-    raw.index = _index(raw.index)
-    bars: pd.DataFrame = raw.rename(columns=str.lower)[["open", "high", "low", "close", "volume"]]
+    bars = _arch_table(name).rename(columns=str.lower)[list(BAR_COLUMNS[:5])]
     return bars.astype(np.float64).assign(dividend=0.0, split_ratio=1.0)
 
 
 def _vix() -> pd.DataFrame:
-    import arch.data.vix
-
-    closes = arch.data.vix.load()["vix"].dropna().astype(np.float64)
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes))
-    bars.index = _index(bars.index)
+    closes = pd.to_numeric(_arch_table("vix")["vix"], errors="coerce").dropna().astype(np.float64)
+    bars = pd.DataFrame(dict.fromkeys(BAR_COLUMNS[:4], closes), index=closes.index)
     return bars.assign(volume=0.0, dividend=0.0, split_ratio=1.0)
+
+
+def _arch_table(name: Literal["nasdaq", "sp500", "vix"]) -> pd.DataFrame:
+    """Read a table of the package ``arch`` without importing it: that would load statsmodels."""
+    package = importlib.util.find_spec("arch")
+    if package is None or package.origin is None:
+        raise MissingDependency("the package arch is not installed; run `pip install arch`")
+    path = Path(package.origin).parent / "data" / name / f"{name}.csv.gz"
+    try:
+        table = pd.read_csv(path)
+    except OSError as error:
+        raise MissingDependency(
+            f"{path}: cannot be read ({error}); the package arch should have it: reinstall it"
+        ) from error
+    return table.set_index(_index(table.pop("Date")))
 
 
 def leveraged(index: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -36,6 +37,15 @@ def write_whole(path: Path, content: bytes) -> None:
                 f"{path}: no space left on the device; nothing was written. Free some and repeat"
             ) from error
         raise StorageError(f"{path}: cannot be written ({error})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: without it a power cut may bring the old name back."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def parquet_bytes(frame: pd.DataFrame, metadata: dict[str, str] | None = None) -> bytes:
@@ -47,7 +57,9 @@ def parquet_bytes(frame: pd.DataFrame, metadata: dict[str, str] | None = None) -
     described = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     sink = pa.BufferOutputStream()
     # pandas' own metadata names library versions: without it the bytes are the data's alone.
-    pq.write_table(table.replace_schema_metadata(described), sink, compression="zstd")
+    pq.write_table(
+        table.replace_schema_metadata(described), sink, compression="zstd", write_page_checksum=True
+    )
     written: bytes = sink.getvalue().to_pybytes()
     return written
 
@@ -58,7 +70,7 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         frame: pd.DataFrame = table.to_pandas()
         frame = frame.set_index("time")
     except FileNotFoundError:

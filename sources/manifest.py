@@ -18,6 +18,7 @@ from core.home import Home
 from core.settings import Interval, Source
 from sources import store
 from sources.files import write_whole
+from sources.port import symbol_name
 
 VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
 LIST = "manifests/datasets.yaml"
@@ -61,7 +62,8 @@ class Manifest:
 
 def dataset_name(symbol: str, interval: str) -> str:
     """Return the name under which a symbol's datasets and manifest lie: ``AAPL``, ``SPY-5m``."""
-    return symbol if interval == "1d" else f"{symbol}-{interval}"
+    name = symbol_name(symbol)
+    return name if interval == "1d" else f"{name}-{interval}"
 
 
 def enlist(home: Home, manifest: Manifest) -> None:

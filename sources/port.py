@@ -3,6 +3,7 @@
 Owns what a delivery is and how it becomes bars as traded. Knows neither vendors nor storage.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from core.bars import BAR_COLUMNS
+from core.errors import UnknownSymbol
 
 # as_traded: what the tape printed. split_adjusted: prices, volume and dividends restated for every
 # split up to the day of delivery (Yahoo), which a later split restates again.
@@ -39,6 +41,18 @@ class Source(Protocol):
         Raises ``UnknownSymbol``, ``SourceUnavailable`` or ``BadBars``.
         """
         ...
+
+
+def symbol_name(symbol: str) -> str:
+    """Return ``symbol`` as a file name (``BTC/USDT`` is ``BTC_USDT``).
+
+    Raises ``UnknownSymbol`` for what is no symbol of any vendor: names reach paths and commands.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9^][A-Za-z0-9^=._/:-]{0,39}", symbol) or ".." in symbol:
+        raise UnknownSymbol(
+            f"{symbol!r} is no symbol: expected letters, digits and ^ = . _ / : - only"
+        )
+    return re.sub("[/:]", "_", symbol)
 
 
 def as_traded(

@@ -21,9 +21,12 @@ from core.bars import BAR_COLUMNS
 from core.errors import NotEnoughData
 from core.home import Home
 from sources.files import locked, parquet_bytes, read_parquet, write_whole
-from sources.port import Convention, Delivery, as_traded
+from sources.port import Convention, Delivery, as_traded, symbol_name
 
-TOLERANCE = {"as_traded": 1e-9, "split_adjusted": 1e-5}  # relative; vendors divide in float32
+EXACT = 1e-9  # relative: what a vendor that quotes as traded may differ by
+# Relative, after undoing adjustments: such vendors divide in float32, and round what they divide.
+ADJUSTED = {"volume": 1e-3, "dividend": 1e-3}
+ADJUSTED_PRICE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def vintages(home: Home, source: str, symbol: str, interval: str) -> list[dateti
 
 
 def _folder(home: Home, source: str, symbol: str, interval: str) -> Path:
-    return home.store / source / symbol / interval
+    return home.store / source / symbol_name(symbol) / interval
 
 
 def _segments(folder: Path) -> list[Path]:
@@ -111,7 +114,10 @@ def _changed(known: pd.DataFrame, offered: pd.DataFrame, convention: Convention)
     both = offered.index.isin(known.index)
     old = known.loc[offered.index[both]].to_numpy()
     new = offered[both].to_numpy()
-    same = np.isclose(new, old, rtol=TOLERANCE[convention], atol=1e-9, equal_nan=True)
+    tolerance: float | np.ndarray = EXACT
+    if convention == "split_adjusted":
+        tolerance = np.array([ADJUSTED.get(name, ADJUSTED_PRICE) for name in BAR_COLUMNS])
+    same = np.isclose(new, old, rtol=tolerance, atol=1e-9, equal_nan=True)
     changed[both] = ~same.all(axis=1)
     return changed
 
