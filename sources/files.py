@@ -70,7 +70,7 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(path)
         frame: pd.DataFrame = table.to_pandas()
         frame = frame.set_index("time")
     except FileNotFoundError:

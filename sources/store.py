@@ -1,14 +1,16 @@
 """The store: raw bars and corporate actions as delivered, append-only, adjusted on read.
 
-Owns the Parquet segments under ``Home.store/<source>/<symbol>/<interval>/``. A segment holds what
-one delivery added: rows that were new, and rows in which the vendor changed its past (a
-*restatement*). Nothing is ever rewritten; a read takes the newest vintage of each bar, or the one
-known at an earlier time. Knows neither vendors nor what the bars are for.
+Owns the Parquet segments under ``Home.store/<source>/<symbol>/<interval>/``. A segment,
+named by its number and hash, holds what one delivery added: rows that were new, and rows in which
+the vendor changed its past (a *restatement*). Nothing is ever rewritten; a read takes the newest
+vintage of each bar, or the one known at an earlier time. Knows neither vendors nor what the bars
+are for.
 
 A vendor that adjusts for splits restates every earlier price with each new split. That is its
 convention, not news: rows are compared as traded, so only a change of the tape itself counts.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from core.bars import BAR_COLUMNS
-from core.errors import NotEnoughData
+from core.errors import CorruptFile, NotEnoughData
 from core.home import Home
 from sources.files import locked, parquet_bytes, read_parquet, write_whole
 from sources.port import Convention, Delivery, as_traded, symbol_name
@@ -53,9 +55,10 @@ def append(home: Home, source: str, delivery: Delivery) -> Appended:
         if added.empty:
             return Appended(0, 0, None)
         segments = _segments(folder)
-        number = int(segments[-1].stem) + 1 if segments else 0
-        path = folder / f"{number:06d}.parquet"
-        write_whole(path, parquet_bytes(added, _described(delivery)))
+        number = int(segments[-1].stem.partition("-")[0]) + 1 if segments else 0
+        content = parquet_bytes(added, _described(delivery))
+        path = folder / f"{number:06d}-{_digest(content)}.parquet"
+        write_whole(path, content)
         return Appended(int(fresh.sum()), int(changed.sum()), path)
 
 
@@ -79,7 +82,7 @@ def read(
 def vintages(home: Home, source: str, symbol: str, interval: str) -> list[datetime]:
     """Return when each segment was delivered, oldest first."""
     folder = _folder(home, source, symbol, interval)
-    return [_delivered_at(read_parquet(path)[1]) for path in _segments(folder)]
+    return [_delivered_at(_segment(path)[1]) for path in _segments(folder)]
 
 
 def _folder(home: Home, source: str, symbol: str, interval: str) -> Path:
@@ -90,11 +93,26 @@ def _segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.parquet"))
 
 
+def _segment(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read one segment; raise ``CorruptFile`` unless it is to the bit what was written."""
+    found = read_parquet(path)
+    if _digest(path.read_bytes()) != path.stem.partition("-")[2]:
+        raise CorruptFile(
+            f"{path}: has changed since it was written; restore it from a backup, or delete it and "
+            "ingest again"
+        )
+    return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _newest(folder: Path, as_of: datetime | None) -> pd.DataFrame:
     """Return the newest vintage of every bar, as traded and in order."""
     vintages = []
     for path in _segments(folder):
-        frame, metadata = read_parquet(path)
+        frame, metadata = _segment(path)
         if as_of is not None and _delivered_at(metadata) > as_of:
             continue
         splits = pd.Series(json.loads(metadata["splits"]), dtype=np.float64)
