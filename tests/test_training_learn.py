@@ -15,8 +15,9 @@ from core.errors import ConfigError, MissingDependency, TrainingError
 from core.settings import Ppo, Sac
 from registry.policy import Policy
 from training.device import device_name, find_device
-from training.export import unpack
-from training.learn import Lesson, Metrics, train
+from training.export import unpack, weights_sha256
+from training.learn import Lesson, Metrics, build, train, weights_of
+from training.local import quiet
 
 ALGORITHMS = [(SMALL_PPO, "discrete"), (SMALL_PPO, "continuous"), (SMALL_SAC, "continuous")]
 
@@ -111,6 +112,23 @@ def test_a_warm_start_goes_on_where_the_other_ended(settings: Ppo | Sac, actions
     for name in (name for name in before if not name.startswith("targets.")):
         np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
     assert warm.validation_score == pytest.approx(first.validation_score, abs=1e-3)
+
+
+@pytest.mark.parametrize(("settings", "actions"), ALGORITHMS)
+def test_a_checkpoint_of_rllib_brings_back_weights_and_optimizer(
+    settings: Ppo | Sac, actions: str, tmp_path: Path
+) -> None:
+    lesson = small_lesson(hyperparameters=settings, actions=actions)
+    with quiet():
+        saved, restored = build(lesson), build(lesson)
+        saved.train()
+        saved.train()
+        saved.save_to_path(tmp_path / "checkpoint")
+        restored.restore_from_path(tmp_path / "checkpoint")
+    assert weights_sha256(weights_of(restored)) == weights_sha256(weights_of(saved))
+    before, after = (a.learner.get_optimizer().state_dict()["state"] for a in (saved, restored))
+    assert after["steps"] == before["steps"] > 0
+    assert torch.equal(after["mean"], before["mean"])
 
 
 def test_a_warm_start_from_a_bundle_takes_over_the_actor() -> None:

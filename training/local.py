@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.env import INPUT_ENV_SPACES
@@ -93,6 +93,10 @@ class LocalAlgorithm(Algorithm):  # type: ignore[misc]
     def learner(self) -> Any:
         """The one learner of this process."""
         return self.learner_group._learner
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Return the learner: the runner steps its module, and accounts are not kept."""
+        return [(COMPONENT_LEARNER_GROUP, self.learner_group)]
 
     def _setup_logdir(self) -> None:
         # RLlib would leave a folder in ~/ray_results for every training.
