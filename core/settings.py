@@ -7,16 +7,38 @@ do. Where things run, and secrets, come from the environment and never from here
 
 import difflib
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import ConfigError, UnknownAgent, UnknownKey
 
 Interval = Literal["1d", "1h", "15m", "5m", "1m"]
 Source = Literal["bundled", "csv", "yfinance", "planted"]
+
+
+def check_symbol(symbol: str) -> str:
+    """Return ``symbol``; raise ``ConfigError`` if it cannot name files: it must lead nowhere."""
+    if not re.fullmatch(r"[A-Za-z0-9^_][A-Za-z0-9^._=-]*", symbol):
+        raise ConfigError(
+            f"{symbol!r} is no symbol: expected letters, digits and ^ . = - _, such as AAPL, BRK-B "
+            "or ^VIX"
+        )
+    return symbol
+
+
+def _as_field(symbol: str) -> str:
+    try:
+        return check_symbol(symbol)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+Symbol = Annotated[str, AfterValidator(_as_field)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # of files, models and flows
 
 
 class Section(BaseModel):
@@ -73,14 +95,14 @@ class Costs(Section):
 class Agent(Section):
     """One trader: what it trades, how it learns, which limits differ from ``risk:``."""
 
-    symbol: str
+    symbol: Symbol
     source: Source = "bundled"
     interval: Interval = "1d"
     algorithm: Literal["ppo", "sac"] = "ppo"
     actions: Literal["discrete", "continuous"] = "discrete"
     # log_return, sharpe, drawdown_penalty, volatility_penalty, or "package.module:function"
     reward: str = "log_return"
-    train_on: str | None = None  # learn on, and look at, this symbol; trade `symbol`
+    train_on: Symbol | None = None  # learn on, and look at, this symbol; trade `symbol`
     limits: dict[str, Any] = {}  # overrides of `risk:`, keys and types of RiskLimits
     schedule: Literal["weekly", "monthly", "none"] = "weekly"
     demonstration: bool = False  # runs in `ratchet demo` only; never scheduled or served by default
@@ -233,7 +255,7 @@ class Demo(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    agents: dict[str, Agent]
+    agents: dict[Name, Agent]
     account: Account = Account()
     costs: Costs = Costs()
     risk: RiskLimits = RiskLimits()
@@ -280,10 +302,16 @@ def load_params(path: Path) -> Params:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; run this in a Ratchet checkout") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
     try:
         content = yaml.load(text, Loader=_OnceOnly)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{path}: {line}not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -312,10 +340,10 @@ class _OnceOnly(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key_node, key in zip(node.value, keys, strict=True):
-            if keys.count(key) > 1 and key != "<<":
+        for number, ((key_node, _), key) in enumerate(zip(node.value, keys, strict=True)):
+            if key in keys[:number] and key != "<<":
                 raise yaml.constructor.ConstructorError(
-                    problem=f"key {key!r} is given twice", problem_mark=key_node[0].start_mark
+                    problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark
                 )
         return super().construct_mapping(node, deep)
 

@@ -5,18 +5,21 @@ Owns the verbs, their help and how errors look. Decides nothing: every verb is o
 """
 
 import argparse
+import errno
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from core import telemetry
-from core.errors import RatchetError
+from core.errors import DiskFull, RatchetError
 
 if TYPE_CHECKING:
     from core.home import Home
 
+USAGE = 2  # as ConfigError
 UNEXPECTED = 70  # a defect of ours, as in sysexits.h; RatchetError carries its own code
 INTERRUPTED = 130
 
@@ -35,12 +38,19 @@ TABLES = ("decisions", "orders", "fills", "equity", "events")
 SOURCES = ("bundled", "csv", "yfinance", "planted")
 INTERVALS = ("1d", "1h", "15m", "5m", "1m")
 
-Verb = argparse.ArgumentParser
+
+class Verb(argparse.ArgumentParser):
+    """A parser whose errors look like all others: one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        said = message.removeprefix("argument VERB: ").replace("(choose from", "(there is")
+        print(f"error: {said}; see `{self.prog} --help`", file=sys.stderr)
+        sys.exit(USAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb; ``verb`` names the function of ``flows.commands``."""
-    parser = argparse.ArgumentParser(
+    parser = Verb(
         prog="ratchet",
         description=ABOUT,
         epilog=EPILOG,
@@ -75,7 +85,9 @@ def _data_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     )
     ingest.add_argument("symbol", help="as the source names it: AAPL, IXIC …")
     ingest.add_argument("--source", choices=SOURCES, default="bundled", help="default: %(default)s")
-    ingest.add_argument("--path", help="the file of `--source csv`: Date, Open, High, Low, Close …")
+    ingest.add_argument(
+        "--path", metavar="FILE", help="the file of `--source csv`: Date, Open, High, Low, Close …"
+    )
     ingest.add_argument("--interval", choices=INTERVALS, default="1d", help="default: %(default)s")
 
 
@@ -87,9 +99,13 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     )
     _agent(retrain)
     retrain.add_argument("--size", default="default", help="one of search.sizes in params.yaml")
-    retrain.add_argument("--trials", type=_positive, help="trials of the study; default: by size")
-    retrain.add_argument("--seeds", type=_positive, help="seeds of the candidate; default: by size")
-    retrain.add_argument("--seed", type=int, help="first seed; default: search.seed")
+    retrain.add_argument(
+        "--trials", metavar="N", type=_positive, help="trials of the study; default: by size"
+    )
+    retrain.add_argument(
+        "--seeds", metavar="N", type=_positive, help="seeds of the candidate; default: by size"
+    )
+    retrain.add_argument("--seed", metavar="N", type=int, help="first seed; default: search.seed")
     retrain.add_argument(
         "--warm-start", action="store_true", help="fine-tune Production instead of training anew"
     )
@@ -109,7 +125,7 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     )
     _agent(promote)
     promote.add_argument("version", help="a version of the registry")
-    promote.add_argument("--by", help="who overrides a gate that said no")
+    promote.add_argument("--by", metavar="NAME", help="who overrides a gate that said no")
     promote.add_argument("--reason", help="why; recorded with the name")
 
     rollback = verb(
@@ -118,7 +134,7 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         'ratchet rollback aapl --reason "loses on open gaps"',
     )
     _agent(rollback)
-    rollback.add_argument("--by", help="who; default: the user who is logged in")
+    rollback.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
     rollback.add_argument("--reason", default="by hand", help="default: %(default)s")
 
     whatwas = verb(
@@ -152,7 +168,7 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     )
     serve.add_argument(
         "--bars-per-second",
-        type=float,
+        type=_speed,
         metavar="N",
         help="speed of the replay; 0 is as fast as possible; default: paper.bars_per_second",
     )
@@ -200,6 +216,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _speed(text: str) -> float:
+    try:
+        if 0.0 <= (speed := float(text)) < math.inf:
+            return speed
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected bars per second, 0 or more, found {text!r}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     options = build_parser().parse_args(arguments)
@@ -221,6 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - the last place where anything can be said
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            where = getattr(error, "filename", None) or home.root
+            print(f"error: {where}: no space left; free some and repeat", file=sys.stderr)
+            return DiskFull.exit_code
         print(f"error: {_unexpected(error, home)}", file=sys.stderr)
         return UNEXPECTED
 

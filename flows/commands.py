@@ -79,11 +79,11 @@ def retrain(home: Home, options: argparse.Namespace) -> int:
 
 
 def backtest(home: Home, options: argparse.Namespace) -> int:
+    params = _params(home)
+    params.agent(options.agent)
     from flows import reports
     from pipelines import backtest as stage
 
-    params = _params(home)
-    params.agent(options.agent)
     done = stage.run(home, params, options.agent, options.version or "Production", now=_now())
     _console().print(reports.backtested_table(done))
     return 0

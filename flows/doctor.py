@@ -21,6 +21,7 @@ from core.errors import RatchetError
 from core.home import PROJECT, Home
 from core.settings import Params, load_params
 from flows import servers
+from sources.catalogue import ingest_command
 
 PACKAGES = (
     "prefect", "mlflow", "dvc", "ray", "torch", "optuna", "gymnasium", "onnxruntime", "ta-lib",
@@ -198,7 +199,7 @@ def _dataset(home: Home, params: Params, name: str) -> Finding:
         if not (home.data / "features" / f"{symbol}.parquet").exists()
     ]
     if missing:
-        remedy = f"ratchet ingest {missing[0]} --source {agent.source}; dvc repro"
+        remedy = ingest_command(missing[0], agent.source, agent.interval).strip("`")
         return Finding(f"dataset of {name}", "note", f"none of {', '.join(missing)}", remedy)
     return Finding(f"dataset of {name}", "ok", str(home.data / "features"))
 

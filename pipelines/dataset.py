@@ -13,7 +13,7 @@ import pandas as pd
 from core.bars import RISK_COLUMNS, Market
 from core.errors import CorruptFile, DataError
 from core.home import Home
-from core.settings import Params
+from core.settings import Agent, Params
 from features.dataset import Dataset
 from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
@@ -36,7 +36,7 @@ def load_dataset(
     not run, have run with other settings, or the two symbols have too few bars in common.
     """
     entry = params.agent(agent)
-    return _load(home, params, entry.symbol, entry.signal_symbol, entry.interval, spec)
+    return _load(home, params, entry, entry.symbol, spec)
 
 
 def load_training_dataset(
@@ -44,26 +44,22 @@ def load_training_dataset(
 ) -> Dataset:
     """Return what ``agent`` learns on: its signal symbol, traded and looked at."""
     entry = params.agent(agent)
-    return _load(home, params, entry.signal_symbol, entry.signal_symbol, entry.interval, spec)
+    return _load(home, params, entry, entry.signal_symbol, spec)
 
 
 def _load(
-    home: Home,
-    params: Params,
-    symbol: str,
-    signal_symbol: str,
-    interval: str,
-    spec: FeatureSpec | None,
+    home: Home, params: Params, entry: Agent, symbol: str, spec: FeatureSpec | None
 ) -> Dataset:
+    signal_symbol, interval, source = entry.signal_symbol, entry.interval, entry.source
     name, signal_name = dataset_name(symbol, interval), dataset_name(signal_symbol, interval)
-    bars = validated_bars(home, name)
+    bars = validated_bars(home, name, source)
     if spec is None:
         features, spec = load_features(home, params, signal_name)
         risk = load_features(home, params, name)[0]
     else:
         spec.require_buildable()
         vix = vix_closes(home) if spec.uses_vix else None
-        features = build_table(validated_bars(home, signal_name), spec, spec.interval, vix)
+        features = build_table(validated_bars(home, signal_name, source), spec, spec.interval, vix)
         risk = risk_columns(bars, spec, spec.interval)
     if not bars.index.equals(risk.index):
         raise DataError(f"{name}: features and validated bars differ in their times; {REPRO}")

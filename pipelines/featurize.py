@@ -23,8 +23,11 @@ from core.settings import Interval, Params
 from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
 from pipelines.stage import main
+from sources.catalogue import ingest_command
 from sources.files import parquet_bytes, read_parquet, write_whole
 from sources.manifest import VIX_NAMES
+
+REMAKE = "delete it and run `dvc repro`"
 
 
 def validated_path(home: Home, name: str) -> Path:
@@ -46,16 +49,20 @@ def interval_of(name: str) -> Interval:
     return "1d"
 
 
-def validated_bars(home: Home, name: str) -> pd.DataFrame:
-    """Read the validated bars of a dataset; raise ``DataError`` when there are none yet."""
+def validated_bars(home: Home, name: str, source: str = "bundled") -> pd.DataFrame:
+    """Read the validated bars of a dataset; raise ``DataError`` when there are none yet.
+
+    ``source``: where they would come from.
+    """
     path = validated_path(home, name)
     if not path.exists():
-        symbol = name.removesuffix(f"-{interval_of(name)}")
+        interval = interval_of(name)
+        symbol = name.removesuffix(f"-{interval}")
         raise DataError(
-            f"{path}: no validated bars of {symbol} yet; run `ratchet ingest {symbol}`, "
-            "then `dvc repro`"
+            f"{path}: no validated bars of {symbol} yet; run "
+            f"{ingest_command(symbol, source, interval)}"
         )
-    return read_parquet(path)[0]
+    return read_parquet(path, remedy=REMAKE)[0]
 
 
 def vix_closes(home: Home) -> pd.Series | None:

@@ -13,7 +13,7 @@ import pandas as pd
 from core.calendar import is_partial
 from core.errors import BadBars
 from core.home import Home
-from core.settings import Interval, Params, Source
+from core.settings import Interval, Params, Source, check_symbol
 from sources import store
 from sources.catalogue import make_source
 from sources.manifest import Manifest, dataset_name, enlist
@@ -61,6 +61,7 @@ def run(
     """
     from pipelines import validate
 
+    check_symbol(symbol)
     delivery = make_source(source, path).fetch(symbol, interval, None, now)
     delivery = _complete(delivery, params.validation.calendar, now)
     offered = as_traded(delivery.frame, delivery.convention)

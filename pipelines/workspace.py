@@ -6,6 +6,7 @@ gets ``$RATCHET_HOME/workspace``, with parameters and manifests of its own and t
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,17 @@ def prepare(home: Home) -> Path:
     folder = home.workspace
     if home.is_default:
         return folder
+    try:
+        _furnish(folder)
+    except OSError as error:
+        raise errors.StorageError(
+            f"{folder}: cannot be made ready ({error.strerror or error}); name a folder that can "
+            "be written in RATCHET_HOME"
+        ) from error
+    return folder
+
+
+def _furnish(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in OWN:
         if not (folder / name).exists():
@@ -43,7 +55,6 @@ def prepare(home: Home) -> Path:
             (folder / name).symlink_to(PROJECT / name, target_is_directory=True)
     if not (folder / ".dvc" / "config").exists():
         write_whole(folder / ".dvc" / "config", CONFIG.encode())
-    return folder
 
 
 def reproduce(home: Home, targets: Sequence[str] = (), report: Report = silent) -> None:
@@ -71,7 +82,7 @@ def reproduce(home: Home, targets: Sequence[str] = (), report: Report = silent) 
             begun = sum("Running stage" in said or "didn't change" in said for said in lines)
             report(Progress("datasets", min(1.0, begun / total), line.strip()))
     if process.returncode:
-        raise _failure(lines)
+        raise _failure(folder, lines)
     report(Progress("datasets", 1.0, "datasets are up to date"))
 
 
@@ -89,13 +100,23 @@ def _environment(home: Home) -> dict[str, str]:
     }
 
 
-def _failure(lines: list[str]) -> errors.RatchetError:
-    """Find the stage's one clear error in what DVC printed."""
-    for line in reversed(lines):
-        if line.startswith(ERROR):
-            return errors.DataError(line.removeprefix(ERROR))
-    told = " | ".join(line for line in lines[-5:] if line)
-    return errors.DataError(f"dvc repro failed: {told}")
+def _failure(folder: Path, lines: list[str]) -> errors.RatchetError:
+    """Find the stage's one clear error in what DVC printed, as the kind its exit code tells."""
+    told = "\n".join(lines)
+    if absent := re.search(r"Parameters '(.+?)' are missing", told):
+        return errors.ConfigError(
+            f"{folder / 'params.yaml'}: no section `{absent[1]}`, by which DVC knows when to make "
+            f"datasets anew; add `{absent[1]}: {{}}` for the defaults"
+        )
+    own = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    if own:
+        code = re.search(r"exited with (\d+)", told)
+        kinds = {kind.exit_code: kind for kind in errors.RatchetError.__subclasses__()}
+        return kinds.get(int(code[1]) if code else 0, errors.DataError)(own[-1])
+    last = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+    return errors.DataError(
+        f"dvc repro in {folder}: {' '.join(last).removeprefix('ERROR: ') or 'it said nothing'}"
+    )
 
 
 @contextmanager

@@ -110,8 +110,14 @@ def register(
 def version(home: Home, agent: str, number: int) -> Version:
     """Return one version; raise ``UnknownVersion`` naming what there is."""
     client = connect(home)
-    with answering(home, absent=f"{agent}: no version {number} in the registry"):
-        return _version(agent, client.get_model_version(agent, str(number)))
+    try:
+        with answering(home):
+            return _version(agent, client.get_model_version(agent, str(number)))
+    except UnknownVersion as error:
+        known = ", ".join(str(one.number) for one in versions(home, agent)) or "none"
+        raise UnknownVersion(
+            f"{agent}: no version {number} in the registry; there is {known}"
+        ) from error
 
 
 def versions(home: Home, agent: str) -> list[Version]:
@@ -233,7 +239,15 @@ def _download(home: Home, wanted: Version, folder: Path) -> None:
         home.make(home.bundles)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home.bundles) as place:
             got = Path(client.download_artifacts(wanted.run_id, BUNDLE_FOLDER, place))
-            found = bundle_sha256(got)
+            try:
+                found = bundle_sha256(got)
+            except BadBundle as error:
+                told = str(error).replace(f"{got}/", "").partition(";")[0]
+                raise BadBundle(
+                    f"{wanted.agent} version {wanted.number}: its files in MLflow are damaged "
+                    f"({told}); restore those of run {wanted.run_id}, or go back by "
+                    f"`ratchet rollback {wanted.agent}`"
+                ) from error
             if found != wanted.bundle_sha256:
                 raise BadBundle(
                     f"{wanted.agent} version {wanted.number}: MLflow delivered bundle "

@@ -128,7 +128,11 @@ def rollback(home: Home, agent: str, by: str, reason: str, now: datetime) -> Cha
         )
     with _turn(home, agent) as stack:
         if len(stack) < 2:
-            present = f"version {stack[-1].number} is the first" if stack else "there is none"
+            present = (
+                f"version {stack[-1].number} is the first"
+                if stack
+                else f"there is none; `ratchet retrain {agent}` makes one"
+            )
             raise UnknownVersion(f"{agent}: no earlier Production to go back to: {present}")
         version = models.version(home, agent, stack[-2].number)
         return _change(home, "rollback", version, stack, by.strip(), reason.strip(), now)

@@ -21,7 +21,7 @@ from serving.logs import NAME
 from serving.results import SessionResult
 from serving.session import instruments_of
 from serving.worker import Worker
-from sources.catalogue import make_source
+from sources.catalogue import ingest_command, make_source
 from sources.files import read_parquet
 from sources.manifest import dataset_name
 from sources.port import Source, as_traded
@@ -55,20 +55,20 @@ def make_feed(
         return polling_feed(params, make_source("yfinance"))
     speed = params.paper.bars_per_second if bars_per_second is None else bars_per_second
     wanted = _instruments(params, agents)
-    frames = {one: validated_bars(home, one.symbol, one.interval) for one in wanted}
+    frames = {one: validated_bars(home, one) for one in wanted}
     vix = next((_closes(home, name) for name in VIX_NAMES if _path(home, name).exists()), None)
     return ReplayFeed(frames, params.split.paper_bars, speed, vix)
 
 
-def validated_bars(home: Home, symbol: str, interval: str) -> pd.DataFrame:
-    """Read the validated bars of a symbol; raise ``DataError`` when there are none yet."""
-    path = _path(home, dataset_name(symbol, interval))
+def validated_bars(home: Home, one: Instrument) -> pd.DataFrame:
+    """Read the validated bars of an instrument; raise ``DataError`` when there are none yet."""
+    path = _path(home, dataset_name(one.symbol, one.interval))
     if not path.exists():
         raise DataError(
-            f"{path}: no validated bars of {symbol} yet; run `ratchet ingest {symbol}`, "
-            "then `dvc repro`"
+            f"{path}: no validated bars of {one.symbol} yet; run "
+            f"{ingest_command(one.symbol, one.source, one.interval)}"
         )
-    return read_parquet(path)[0]
+    return read_parquet(path, remedy="delete it and run `dvc repro`")[0]
 
 
 def polling_feed(
@@ -132,7 +132,7 @@ def _path(home: Home, name: str) -> Path:
 
 
 def _closes(home: Home, name: str) -> pd.Series:
-    return validated_bars(home, name, "1d")["close"]
+    return validated_bars(home, Instrument("bundled", name, "1d"))["close"]
 
 
 def _polled_vix(

@@ -4,13 +4,14 @@ Owns which session a worker continues, and how a sleeve is built for it: fresh, 
 last recorded bar left it. Knows nothing of threads.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from core.accounts import open_accounts
-from core.errors import ConfigError, NotAllowed, ServiceUnavailable, StorageError
+from core.errors import ConfigError, NotAllowed, ServiceUnavailable, UnknownVersion
 from core.risk import Rules
 from core.settings import Params
 from registry.bundle import Bundle
@@ -68,6 +69,46 @@ def session_event(session: int, kind: str, detail: str = "") -> rows.SessionEven
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """What an agent decides by: a published version, verified and loaded."""
+
+    published: Published
+    bundle: Bundle
+
+
+def production_models(
+    ledger: Ledger, shelf: Shelf, agents: Sequence[str], logger: logging.Logger
+) -> dict[str, Model]:
+    """Return the Production models of ``agents``; one that has none yet is left out.
+
+    Asked for before a session is opened: a worker that cannot trade leaves no trace in the books.
+    Raises ``UnknownVersion`` when nobody is left, ``BadBundle`` where a bundle is damaged.
+    """
+    found = {}
+    for agent in agents:
+        try:
+            published = _published(ledger, shelf, agent)
+            found[agent] = Model(published, shelf.load(agent, published))
+        except UnknownVersion as error:
+            logger.warning("agent left out", extra={"agent": agent, "reason": str(error)})
+    if not found:
+        commands = " or ".join(f"`ratchet retrain {agent}`" for agent in agents)
+        raise UnknownVersion(f"{', '.join(agents)}: no version is {ALIAS}; run {commands}")
+    return found
+
+
+def _published(ledger: Ledger, shelf: Shelf, agent: str) -> Published:
+    """Ask the registry; while it is away, go by what the ledger saw last."""
+    try:
+        return shelf.production(agent)
+    except ServiceUnavailable:
+        known = ledger.last(rows.AliasChange, agent=agent, alias=ALIAS)
+        if known is None:
+            raise
+        return Published(known.model_version, known.bundle_sha256)
+
+
+@dataclass(frozen=True, slots=True)
 class Seat:
     """A sleeve in its place: what it waits for, and since when."""
 
@@ -87,22 +128,16 @@ class Opening:
         session: int,
         feed: Feed,
         broker: Broker,
-        shelf: Shelf,
     ) -> None:
         self._params = params
         self._ledger = ledger
         self._session = session
         self._feed = feed
         self._broker = broker
-        self._shelf = shelf
 
-    def seat(self, agent: str) -> Seat:
-        """Return an agent's sleeve, as its last recorded bar left it or newly opened.
-
-        Raises ``UnknownVersion`` where nothing is Production, ``BadBundle`` where it is damaged.
-        """
-        published = self._published(agent)
-        bundle = self._shelf.load(agent, published)
+    def seat(self, agent: str, model: Model) -> Seat:
+        """Return an agent's sleeve, as its last recorded bar left it or newly opened."""
+        published, bundle = model.published, model.bundle
         rules = rules_of(self._params, agent)
         opening = open_accounts(1, 1, self._params.account.cash)
         books = replay_books(self._ledger, self._session, agent, opening, rules)
@@ -130,16 +165,6 @@ class Opening:
             sleeve.recover(books.time)
         note_alias(self._ledger, self._session, agent, published, bundle, books.time)
         return Seat(sleeve, pairing, published, since)
-
-    def _published(self, agent: str) -> Published:
-        """Ask the registry; while it is away, go by what the ledger saw last."""
-        try:
-            return self._shelf.production(agent)
-        except ServiceUnavailable:
-            known = self._ledger.last(rows.AliasChange, agent=agent, alias=ALIAS)
-            if known is None:
-                raise
-            return Published(known.model_version, known.bundle_sha256)
 
     def _is_paused(self, agent: str) -> bool:
         events = self._ledger.rows(rows.RiskEvent, session=self._session, agent=agent)
@@ -189,11 +214,3 @@ def note_alias(
         ledger.add_new(model)
         ledger.add(change)
     return True
-
-
-def require_agents(seats: Sequence[Seat], asked: Sequence[str]) -> None:
-    """Raise ``StorageError`` when nobody is left to trade."""
-    if not seats:
-        raise StorageError(
-            f"none of {', '.join(asked)} has a Production version; run `ratchet retrain AGENT`"
-        )

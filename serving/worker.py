@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Event, Semaphore, Thread
 
-from core.errors import RatchetError, StorageError, UnknownVersion
+from core.errors import RatchetError, StorageError
 from core.home import Home
 from core.settings import Params
 from serving import status
@@ -30,11 +30,12 @@ from serving.pairing import Lone, Pair
 from serving.process import stopping_on_signals
 from serving.results import Latency, SessionResult, summarise
 from serving.session import (
+    Model,
     Opening,
     Seat,
     note_alias,
     open_session,
-    require_agents,
+    production_models,
     require_paper,
     session_event,
 )
@@ -102,11 +103,12 @@ class Worker:
             stopping_on_signals(self.stop),
             Ledger(self._home.ledger, self._now) as self._ledger,
         ):
+            models = production_models(self._ledger, self._shelf, self._agents, self._log)
             self._session = open_session(
                 self._ledger, self._broker.name, self._feed.name, self._fresh
             )
             try:
-                self._open_seats()
+                self._open_seats(models)
                 self._trade()
             except BaseException as error:
                 self._fail(error)
@@ -114,16 +116,9 @@ class Worker:
             sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
         return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
 
-    def _open_seats(self) -> None:
-        opening = Opening(
-            self._params, self._ledger, self._session, self._feed, self._broker, self._shelf
-        )
-        for agent in self._agents:
-            try:
-                self._seats[agent] = opening.seat(agent)
-            except UnknownVersion as error:
-                self._log.warning("agent left out", extra={"agent": agent, "reason": str(error)})
-        require_agents(list(self._seats.values()), self._agents)
+    def _open_seats(self, models: Mapping[str, Model]) -> None:
+        opening = Opening(self._params, self._ledger, self._session, self._feed, self._broker)
+        self._seats = {agent: opening.seat(agent, model) for agent, model in models.items()}
         versions = {name: seat.published.version for name, seat in self._seats.items()}
         self._log.info("session", extra={"session": self._session, "versions": versions})
         self._show("running")

@@ -1,4 +1,4 @@
-"""Which sources there are, and how to make one by name."""
+"""Which sources there are, how to make one by name, and how a person asks one for a symbol."""
 
 from pathlib import Path
 
@@ -31,3 +31,14 @@ def make_source(name: str, path: Path | None = None) -> Source:
 
         return Yahoo()
     raise ConfigError(f"no source {name!r}; known: bundled, csv, yfinance, planted")
+
+
+def ingest_command(symbol: str, source: str = "bundled", interval: str = "1d") -> str:
+    """Return what a person types to ingest a symbol, for error messages."""
+    options = {
+        " --source yfinance": source == "yfinance",
+        " --source planted": source == "planted",
+        " --source csv --path FILE": source == "csv",
+        f" --interval {interval}": interval != "1d",
+    }
+    return f"`ratchet ingest {symbol}{''.join(o for o, given in options.items() if given)}`"

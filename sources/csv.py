@@ -54,7 +54,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise BadBars(f"{path}: no such file") from None
     except OSError as error:
-        raise BadBars(f"{path}: cannot be read ({error.strerror})") from error
+        raise BadBars(f"{path}: cannot be read ({error.strerror}); name a CSV file") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -81,7 +81,11 @@ def _parsed(path: Path, text: str) -> pd.DataFrame:
             on_bad_lines="error",
         )
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise BadBars(f"{path}: not a table of comma-separated cells ({error})") from None
+        told = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
+        raise BadBars(
+            f"{path}: not a table of comma-separated cells ({told}); every line must have as many "
+            "cells as the header"
+        ) from None
     names = [str(name).strip() for name in table.columns]
     known = {name.lower(): name for name in ("Date", "Datetime", *REQUIRED, *OPTIONAL)}
     unknown = [name for name in names if name.lower() not in known]
@@ -113,17 +117,24 @@ def _times(path: Path, table: pd.DataFrame, interval: str, now: datetime) -> pd.
             "check --interval"
         )
     cells = table[column].str.strip()
+    future = (
+        cells.where(cells.str.match(r"\d{4}-\d{2}-\d{2}"), "").str.slice(0, 10) > f"{now:%Y-%m-%d}"
+    )
     if column == "Date":
         cells = cells.where(cells.str.fullmatch(DATE), "").str.slice(0, 10)
         time = pd.to_datetime(cells, format="%Y-%m-%d", errors="coerce", utc=True)
     else:
         time = _aware(cells)
+    future |= time > pd.Timestamp(now)
+    _refuse(path, table, column, future, f"is later than now ({now:%Y-%m-%d}); remove the line")
     _refuse(
         path, table, column, time.isna(), "is no time such as 2024-01-31 or 2024-01-31 09:30:00"
     )
     _refuse(path, table, column, time.duplicated(), "appears twice; keep one line of it")
-    _refuse(path, table, column, time.diff() < pd.Timedelta(0), "is earlier than the line before")
-    _refuse(path, table, column, time > pd.Timestamp(now), f"is later than now ({now:%Y-%m-%d})")
+    _refuse(
+        path, table, column, time.diff() < pd.Timedelta(0),
+        "is earlier than the line before; sort the lines, oldest first",
+    )  # fmt: skip
     return pd.DatetimeIndex(time, name="time").as_unit("ns")
 
 

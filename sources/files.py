@@ -64,8 +64,10 @@ def parquet_bytes(frame: pd.DataFrame, metadata: dict[str, str] | None = None) -
     return written
 
 
-def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return frame (index ``time``) and metadata; raise ``CorruptFile`` naming the file."""
+def read_parquet(
+    path: Path, remedy: str = "restore it from a backup, or delete it and ingest again"
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return frame (index ``time``) and metadata; raise ``CorruptFile`` naming file and remedy."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -76,11 +78,9 @@ def read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     except FileNotFoundError:
         raise StorageError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptFile(
-            f"{path}: does not read as Parquet ({reason}); restore it from a backup, or delete it "
-            "and ingest again"
-        ) from error
+        # pyarrow names the file first, and guesses at the end.
+        reason = " ".join(str(error).split()).rpartition(f"'{path}': ")[2].partition(". ")[0]
+        raise CorruptFile(f"{path}: does not read as Parquet ({reason}); {remedy}") from error
     metadata: dict[bytes, Any] = table.schema.metadata or {}
     return frame, {key.decode(): value.decode() for key, value in metadata.items()}
 

@@ -17,6 +17,7 @@ from core.errors import ConfigError, CorruptFile, NotEnoughData
 from core.home import Home
 from core.settings import Interval, Source
 from sources import store
+from sources.catalogue import ingest_command
 from sources.files import write_whole
 from sources.port import symbol_name
 
@@ -49,11 +50,12 @@ class Manifest:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise ConfigError(
-                f"{path}: no such manifest; ingest the symbol first: "
-                f"`ratchet ingest {path.stem.split('-')[0]}`"
+                f"{path}: no such manifest; run `ratchet ingest SYMBOL`, which makes it"
             ) from None
         except (ValueError, TypeError) as error:
-            raise CorruptFile(f"{path}: is no manifest ({error}); ingest the symbol") from error
+            raise CorruptFile(
+                f"{path}: is no manifest ({error}); run `ratchet ingest SYMBOL`, which renews it"
+            ) from error
 
     def save(self, path: Path) -> None:
         """Write the manifest, whole or not at all."""
@@ -105,6 +107,5 @@ def read_bars(home: Home, manifest: Manifest) -> pd.DataFrame:
     raise NotEnoughData(
         f"{manifest.symbol}: the store {home.store} has no vintage of the {manifest.rows} bars to "
         f"{last.date()} that the manifest names ({manifest.sha256[:12]}); run "
-        f"`ratchet ingest {manifest.symbol} --source {manifest.source}`"
-        f"{'' if manifest.interval == '1d' else f' --interval {manifest.interval}'}"
+        f"{ingest_command(manifest.symbol, manifest.source, manifest.interval)}"
     )

@@ -22,6 +22,7 @@ import pandas as pd
 from core.bars import BAR_COLUMNS
 from core.errors import CorruptFile, NotEnoughData
 from core.home import Home
+from sources.catalogue import ingest_command
 from sources.files import locked, parquet_bytes, read_parquet, write_whole
 from sources.port import Convention, Delivery, as_traded, symbol_name
 
@@ -74,7 +75,7 @@ def read(
         raise NotEnoughData(
             f"{symbol} ({interval}, {source}): the store {home.store} has no bars"
             f"{f' as of {as_of.isoformat()}' if as_of else ''}; run "
-            f"`ratchet ingest {symbol} --source {source} --interval {interval}`"
+            f"{ingest_command(symbol, source, interval)}"
         )
     return bars
 

@@ -9,6 +9,7 @@ Reach of intraday history, by Yahoo's rules: 1m 7 days, 5m and 15m 60 days, 1h 7
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -87,6 +88,7 @@ class Yahoo:
         self._cache.mkdir(parents=True, exist_ok=True)
         yahoo.set_tz_cache_location(str(self._cache))
         yahoo.config.debug.hide_exceptions = False
+        logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # what matters is raised
         with _YahooSession(symbol, self._sleep) as session:
             try:
                 history: pd.DataFrame = yahoo.Ticker(symbol, session=session).history(
@@ -99,8 +101,9 @@ class Yahoo:
             except YFTickerMissingError:
                 return pd.DataFrame()
             except (YFException, RequestException, OSError) as error:
+                told = str(error).partition(" See https://")[0]  # curl's advice on its own codes
                 raise SourceUnavailable(
-                    f"yfinance: {symbol}: Yahoo did not answer ({error}); try again later"
+                    f"yfinance: {symbol}: Yahoo did not answer ({told}); try again later"
                 ) from error
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise SourceUnavailable(

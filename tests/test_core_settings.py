@@ -126,7 +126,7 @@ FILES = {
     "a key given twice": (b"risk: {}\naccount: {}\nrisk: {}\n", "key 'risk' is given twice"),
     "a list": (b"- a\n- b\n", "expected sections such as `agents:`"),
     "empty": (b"", "expected sections such as `agents:`, found None"),
-    "not UTF-8": (b"agents: {\xe4: {}}\n", "cannot be read as UTF-8"),
+    "not UTF-8": (b"agents: {\xe4: {}}\n", "line 1 is not UTF-8; save the file as UTF-8"),
 }
 
 

@@ -21,7 +21,14 @@ import serving_kit as world
 from core.accounts import open_accounts
 from core.bars import Market, bar_at
 from core.engine import settle, submit
-from core.errors import BadBars, BadBundle, ConfigError, NotAllowed, StorageError
+from core.errors import (
+    BadBars,
+    BadBundle,
+    ConfigError,
+    NotAllowed,
+    StorageError,
+    UnknownVersion,
+)
 from core.home import Home
 from core.settings import Params
 from features.account import account_features
@@ -433,7 +440,7 @@ def test_agents_without_production_are_left_out_and_none_is_an_error(tmp_path: P
     worker = Worker(
         Home(tmp_path / "home"), settings, AGENTS, world.feed(), shelf=shelf, environment={}
     )
-    with pytest.raises(StorageError, match="none of solo, pair has a Production version"):
+    with pytest.raises(UnknownVersion, match="solo, pair: no version is Production"):
         worker.run()
 
 
