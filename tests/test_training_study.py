@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,16 @@ def test_trials_overlay_the_settings_of_params_yaml() -> None:
 
 def test_a_warm_start_keeps_the_network() -> None:
     assert space_for(params(), "demo", fixed_network=True).networks == ("64-64",)
+
+
+def test_ray_outlives_the_thread_that_asked_for_it(home: Home) -> None:
+    ray.shutdown()
+    asking = threading.Thread(target=workers.start, args=(home,))
+    asking.start()
+    asking.join()
+    values = {"discount": 0.95, "hidden": "64-64"}
+    outcomes = train_all(home, [values], train=climb)  # type: ignore[list-item]
+    assert outcomes[0].state == "complete"
 
 
 def test_two_homes_have_folders_of_their_own_for_ray(tmp_path: Path) -> None:

@@ -145,30 +145,55 @@ _starting = threading.Lock()
 
 
 def start(home: Home) -> None:
-    """Start Ray for ``home``, or join the cluster of RAY_ADDRESS; nothing when it runs already."""
+    """Start Ray for ``home``, or join the cluster of RAY_ADDRESS; nothing when it runs already.
+
+    Ray's servers die with the *thread* that launched them (Linux sends the parent-death signal by
+    thread), so that is one which lives as long as this process, whoever calls.
+    """
     telemetry.switch_off()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future; it warns
     import ray
 
+    problems: list[TrainingError] = []
+    begun, never = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        try:
+            _connect(home)
+        except TrainingError as problem:
+            problems.append(problem)
+            never.set()
+        finally:
+            begun.set()
+        never.wait()
+
     with _starting:
         if ray.is_initialized():
             return
-        address = os.environ.get("RAY_ADDRESS", "").strip()
-        if address:
-            _init(f"the cluster at {address}", attempts=1, address=address)
-            return
-        _init(
-            "this machine",
-            attempts=START_ATTEMPTS,
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(temp_folder(home)),
-        )
-        node: Any = ray._private.worker._global_node
-        session = Path(node.get_session_dir_path())
-        atexit.register(_end, session)
+        threading.Thread(target=keep, name="ray keeper", daemon=True).start()
+        begun.wait()
+    if problems:
+        raise problems[0]
+
+
+def _connect(home: Home) -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address:
+        _init(f"the cluster at {address}", attempts=1, address=address)
+        return
+    _init(
+        "this machine",
+        attempts=START_ATTEMPTS,
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=str(temp_folder(home)),
+    )
+    node: Any = ray._private.worker._global_node
+    atexit.register(_end, Path(node.get_session_dir_path()))
 
 
 def warm(home: Home) -> threading.Thread:
@@ -188,7 +213,7 @@ def warm(home: Home) -> threading.Thread:
                 task.remote()
 
     # Not a daemon: a process that ends early waits for the start, so that it can end Ray, too.
-    thread = threading.Thread(target=begin, name="ray")
+    thread = threading.Thread(target=begin, name="ray warm-up")
     thread.start()
     return thread
 
