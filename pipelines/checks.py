@@ -6,6 +6,7 @@ from a failure; what is measured is ``inspection``'s.
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +60,10 @@ def content_checks(found: Inspected, settings: Validation) -> tuple[Check, ...]:
         "seams": 0,
     }
     measures = pd.DataFrame({name: [float(getattr(found.measures, name))] for name in limits})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own dependencies
-        import great_expectations.expectations as gxe
-
-        on_rows = _validate(found.kept.reset_index(), _row_expectations())
-        on_measures = _validate(
-            measures,
-            [gxe.ExpectColumnMaxToBeBetween(column=n, max_value=top) for n, top in limits.items()],
-        )
+    on_rows, on_measures = _validate(
+        (found.kept.reset_index(), _row_expectations()),
+        (measures, _measure_expectations(limits)),
+    )
     broken = sorted(
         f"{result.expectation_config.type} ({_columns(result)})"
         for result in on_rows
@@ -89,8 +85,13 @@ def content_checks(found: Inspected, settings: Validation) -> tuple[Check, ...]:
     )
 
 
+def _measure_expectations(limits: Mapping[str, float]) -> list[Any]:
+    gxe = _library().expectations
+    return [gxe.ExpectColumnMaxToBeBetween(column=n, max_value=top) for n, top in limits.items()]
+
+
 def _row_expectations() -> list[Any]:
-    import great_expectations.expectations as gxe
+    gxe = _library().expectations
 
     pairs = (("high", "open"), ("high", "close"), ("open", "low"), ("close", "low"))
     return [
@@ -113,19 +114,31 @@ def _row_expectations() -> list[Any]:
     ]
 
 
-def _validate(table: pd.DataFrame, expectations: list[Any]) -> list[Any]:
-    """Validate one table in a context that lives in memory and leaves no files."""
-    import great_expectations as gx
+def _validate(*asked: tuple[pd.DataFrame, list[Any]]) -> list[list[Any]]:
+    """Validate tables, each against its own suite; the context lives in memory."""
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    gx = _library()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("ratchet").add_dataframe_asset("bars")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
-    suite = gx.ExpectationSuite("gate", expectations=expectations)
-    results: list[Any] = list(batch.validate(suite).results)
-    return results
+    source = context.data_sources.add_pandas("ratchet")
+    found = []
+    for number, (table, expectations) in enumerate(asked):
+        asset = source.add_dataframe_asset(f"table {number}")
+        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
+        suite = gx.ExpectationSuite(f"gate {number}", expectations=expectations)
+        found.append(list(batch.validate(suite).results))
+    return found
+
+
+def _library() -> Any:
+    """Import Great Expectations, which takes seconds: only who judges bars pays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own dependencies
+        import great_expectations
+        import great_expectations.expectations
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    return great_expectations
 
 
 def _columns(result: Any) -> str:

@@ -53,10 +53,10 @@ def inspect(
     split or dividend on a row that is taken out moves to the next row that stays.
     """
     reasons = _row_reasons(bars, settings.calendar, interval, now)
-    good = (reasons == "").to_numpy()
+    good = reasons == ""
     spikes = _spikes(bars[good], settings)
     reasons[np.flatnonzero(good)[spikes]] = f"close jumps by more than {settings.max_jump:g}, back"
-    good &= (reasons == "").to_numpy()
+    good &= reasons == ""
     quarantined = bars[~good].assign(reasons=reasons[~good])
     ordered = bars[~_out_of_order(bars)]
     kept = carry_actions(_sound_actions(ordered), ordered.index.isin(bars.index[good]))
@@ -65,8 +65,8 @@ def inspect(
 
 def _row_reasons(
     bars: pd.DataFrame, calendar: str, interval: Interval, now: datetime
-) -> "pd.Series[str]":
-    """Return why each row is bad, "" where it is not, (rows,) by position."""
+) -> np.ndarray:
+    """Return why each row is bad, "" where it is not, (rows,) of str."""
     prices = bars[list(PRICES)].to_numpy(np.float64)
     opened, high, low, close = prices.T
     volume = bars["volume"].to_numpy(np.float64)
@@ -91,7 +91,7 @@ def _row_reasons(
     reasons = np.full(len(bars), "", dtype=object)
     for reason, found in flaws.items():
         reasons[found] = [f"{before}; {reason}" if before else reason for before in reasons[found]]
-    return pd.Series(reasons, dtype=object)
+    return reasons
 
 
 def _on_calendar(index: pd.DatetimeIndex, calendar: str, interval: Interval) -> np.ndarray:
