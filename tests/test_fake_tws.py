@@ -766,6 +766,30 @@ async def test_a_split_changes_shares_and_not_equity() -> None:
         assert tws.exchange.equity_of("DU1234567") == pytest.approx(equity)
 
 
+@in_loop
+async def test_a_correction_leaves_shares_alone_that_no_order_brought() -> None:
+    async with connected() as (tws, ib):
+        tws.give("AAPL", 5, 50.0)
+        await until(ib, lambda: bool(ib.positions()))
+        trade = await submitted(ib, MarketOrder("BUY", 10))
+        tws.trade("AAPL", 100.0)
+        await until(ib, lambda: len(trade.fills) == 1)
+        exec_id = trade.fills[0].execution.execId
+        tws.correct(exec_id, shares=9)
+        await until(ib, lambda: ib.positions()[0].position == 14)
+        tws.split("AAPL", 2.0)
+        with pytest.raises(ValueError, match="is from before a split"):
+            tws.correct(exec_id, shares=8)
+
+
+@in_loop
+async def test_a_request_that_is_not_spoken_is_answered_320() -> None:
+    async with connected() as (_tws, ib):
+        codes = errors(ib)
+        ib.client.reqNewsProviders()
+        await until(ib, lambda: codes == [320])
+
+
 def test_it_serves_from_a_thread_beside_processes_under_test() -> None:
     with in_thread(FakeTws(Exchange(Clock()))) as remote:
 

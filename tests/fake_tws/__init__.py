@@ -25,8 +25,13 @@ is cancelled; a bracket's or group's partial fill reduces the others at once; or
 are not given an order id; pacing counts requests, not their weight.
 """
 
-from fake_tws.exchange import Exchange, Order, Stock, Ticket
+from fake_tws.exchange import Exchange
 from fake_tws.faults import Faults, Once, Point
+from fake_tws.orders import (
+    Order,
+    Stock,
+    Ticket,
+)
 from fake_tws.protocol import Request
 from fake_tws.replies import Bar, Reply
 from fake_tws.server import FakeTws, Remote, in_thread, running

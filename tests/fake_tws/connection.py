@@ -104,6 +104,13 @@ class Connection(asyncio.Protocol):
                 self.write(handshake(self.version, self._tws.exchange.now()))
             return
         try:
-            self._tws.handle(self, Request(int(fields[0])), fields)
+            self._tws.handle(self, _kind(fields), fields)
         except BadRequest as problem:
             self._tws.refuse(self, -1, 320, f"Error reading request. {problem}")
+
+
+def _kind(fields: list[str]) -> Request:
+    try:
+        return Request(int(fields[0]))
+    except ValueError:
+        raise BadRequest(f"{fields[0]} is no kind of request spoken here") from None

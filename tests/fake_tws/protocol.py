@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from fake_tws.exchange import Ticket
+from fake_tws.orders import (
+    Ticket,
+)
 
 HELLO = b"API\0"
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from fake_tws.exchange import ZONE, Execution, Order, Position, Stock
+from fake_tws.orders import (
+    ZONE,
+    Execution,
+    Order,
+    Position,
+    Stock,
+)
 
 UNSET = "1.7976931348623157E308"  # the largest double: "no value" in a number's place
 

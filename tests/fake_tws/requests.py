@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 
 from fake_tws import replies
 from fake_tws.connection import Bars, Connection
-from fake_tws.exchange import Order
 from fake_tws.faults import PACING_TEXT, PRESET_TEXT, SYSTEM_TEXTS, Once, Point
+from fake_tws.orders import (
+    Order,
+)
 from fake_tws.protocol import Asked, Fields, Request, read_contract, read_order
 
 if TYPE_CHECKING:

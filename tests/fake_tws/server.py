@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from fake_tws import requests
 from fake_tws.connection import Connection
-from fake_tws.exchange import (
+from fake_tws.exchange import Exchange
+from fake_tws.faults import SYSTEM_TEXTS, Faults, Once, Point
+from fake_tws.orders import (
     Charged,
     Event,
-    Exchange,
     Executed,
     Moved,
     Order,
@@ -28,7 +29,6 @@ from fake_tws.exchange import (
     Stock,
     Ticket,
 )
-from fake_tws.faults import SYSTEM_TEXTS, Faults, Once, Point
 from fake_tws.protocol import Request
 from fake_tws.replies import (
     Bar,
@@ -150,6 +150,10 @@ class FakeTws:
         self, exec_id: str, *, price: float | None = None, shares: float | None = None
     ) -> None:
         self.tell(self.exchange.correct(exec_id, price=price, shares=shares))
+
+    def give(self, symbol: str, shares: float, average_cost: float) -> None:
+        """Put shares on the account that nobody here bought."""
+        self.tell(self.exchange.give(symbol, shares, average_cost))
 
     def split(self, symbol: str, ratio: float) -> None:
         self.tell(self.exchange.split(symbol, ratio))
