@@ -75,14 +75,15 @@ def read_parquet(
         table = pq.read_table(path)
         frame: pd.DataFrame = table.to_pandas()
         frame = frame.set_index("time")
+        metadata: dict[bytes, Any] = table.schema.metadata or {}
+        described = {key.decode(): value.decode() for key, value in metadata.items()}
     except FileNotFoundError:
         raise StorageError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         # pyarrow names the file first, and guesses at the end.
         reason = " ".join(str(error).split()).rpartition(f"'{path}': ")[2].partition(". ")[0]
         raise CorruptFile(f"{path}: does not read as Parquet ({reason}); {remedy}") from error
-    metadata: dict[bytes, Any] = table.schema.metadata or {}
-    return frame, {key.decode(): value.decode() for key, value in metadata.items()}
+    return frame, described
 
 
 @contextmanager

@@ -123,3 +123,8 @@ def browsing(profile: Path) -> Iterator[Page]:
                 yield Page(socket)
         finally:
             process.terminate()
+
+
+def free_port_address() -> str:
+    """Return an address of this machine where nobody answers."""
+    return f"http://127.0.0.1:{servers.free_port()}"

@@ -97,7 +97,9 @@ def test_the_vix_itself_is_a_symbol_like_any_other(tmp_path):
 
 
 def test_without_validated_bars_the_stage_says_what_to_run(tmp_path):
-    with pytest.raises(DataError, match=r"no validated bars of SPY yet; run `ratchet ingest SPY --interval 5m`"):
+    with pytest.raises(
+        DataError, match=r"no validated bars of SPY yet; run `ratchet ingest SPY --interval 5m`"
+    ):
         featurize.run(Home(tmp_path), params(), "SPY-5m")
 
 
