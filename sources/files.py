@@ -72,7 +72,7 @@ def read_parquet(
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         frame: pd.DataFrame = table.to_pandas()
         frame = frame.set_index("time")
         metadata: dict[bytes, Any] = table.schema.metadata or {}

@@ -297,7 +297,7 @@ CASES: dict[str, Case] = {
     ),
     "bars in the store that do not read": Case(
         "ingest ACME --source csv --path {home}/ACME.csv", 4,
-        ("does not read as Parquet", "restore it"), flip_a_byte("store/csv/ACME/1d/*.parquet"),
+        ("store/csv/ACME/1d/", "restore it"), flip_a_byte("store/csv/ACME/1d/*.parquet"),
     ),
     "validated bars that do not read": Case(
         "serve", 4, ("validated/ACME.parquet", "does not read as Parquet"),
@@ -310,7 +310,7 @@ CASES: dict[str, Case] = {
         flip_a_byte("workspace/data/validated/ACME.parquet"),
     ),
     "a bundle that was altered": Case(
-        "serve", 6, ("bundle",), flip_a_byte("**/policy.onnx")
+        "serve", 6, ("acme version 1", "policy.onnx", "altered", "restore"), flip_a_byte("**/policy.onnx")
     ),
     "a bundle that expects other features": Case("serve", 6, ("rsi_99",), other_features),
     "a version that does not exist": Case("promote acme 99", 6, ("acme", "99")),

@@ -169,5 +169,7 @@ def test_a_snapshot_of_bars_only_another_machine_has_says_what_to_run(home: Home
 
 
 def test_a_snapshot_without_manifest_says_what_to_run(home: Home) -> None:
-    with pytest.raises(ConfigError, match=r"NONE\.json: no such manifest; run `ratchet ingest SYMBOL`"):
+    with pytest.raises(
+        ConfigError, match=r"NONE\.json: no such manifest; run `ratchet ingest SYMBOL`"
+    ):
         snapshot.run(home, PARAMS, "NONE")
