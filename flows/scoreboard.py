@@ -30,6 +30,7 @@ HEADS = (
     "paper session",
 )
 CANDIDATE = "candidate"
+WIDTH = 132  # characters that the table needs
 BASELINES = ("buy_and_hold", "ma_crossover", "flat", "random")
 
 
@@ -39,10 +40,13 @@ def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> No
     table = Table(box=box.SIMPLE, pad_edge=False)
     for head in HEADS:
         right = head in ("return", "Sharpe", "max drawdown")
-        table.add_column(head, justify="right" if right else "left", overflow="fold")
+        table.add_column(head, justify="right" if right else "left", no_wrap=True)
     for done in outcome.retrained:
         table.add_row(*_row(params, outcome, done, sleeves.get(done.agent)))
-    console.print(table)
+    # Whole words on any width: a narrow terminal wraps the line, it does not break the cells.
+    console.print(table, width=max(console.width, WIDTH), soft_wrap=True)
+    for done in outcome.retrained:
+        console.print(f"{done.agent}: {done.summary}", soft_wrap=True)
     for line in _words(outcome):
         console.print(line, soft_wrap=True)
     from pipelines import picture
@@ -74,7 +78,7 @@ def _row(
         percent(own.get("total_return")),
         number(own.get("sharpe")),
         share(own.get("max_drawdown")),
-        f"{done.verdict}\n{done.summary}",
+        done.verdict.replace(" ", "\n"),
         _registry(outcome, done),
         _paper(outcome, done, sleeve),
     )
@@ -84,7 +88,7 @@ def _registry(outcome: "Outcome", done: "Retrained") -> str:
     held = f"version {done.version}\n{', '.join(done.aliases) or 'no alias'}"
     switched = outcome.rolled_back
     if switched is not None and done.promoted and str(done.version) == switched.versions[0]:
-        return f"{held}, then rolled back to version {switched.versions[1]}"
+        return f"{held},\nthen rolled back to {switched.versions[1]}"
     return held
 
 

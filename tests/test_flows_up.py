@@ -35,6 +35,8 @@ def up(home: Home) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         servers.stop_leftovers(home)
 
 

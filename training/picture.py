@@ -14,10 +14,10 @@ from training.figures import CANDIDATE, GAIN, GRID, INK, LOSS, OTHERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.ticker import Locator
 
 SHOWN = ("buy_and_hold", "ma_crossover", "champion")  # beside the candidate, where present
 WARNING = "#ad5700"
+TICKS = 4  # dates below a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,5 @@ def _panel(axes: "Axes", panel: Panel) -> None:
     axes.legend(loc="upper left", frameon=False, fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.locator_params(axis="y", nbins=5)
-    axes.xaxis.set_major_locator(_years())
-
-
-def _years() -> "Locator":
-    from matplotlib.dates import AutoDateLocator
-
-    return AutoDateLocator(minticks=2, maxticks=4)  # type: ignore[no-untyped-call]
+    rows = np.linspace(0, len(panel.time) - 1, TICKS).astype(int)
+    axes.set_xticks(panel.time[rows], [str(time)[:7] for time in panel.time[rows]])
