@@ -310,7 +310,10 @@ CASES: dict[str, Case] = {
         flip_a_byte("workspace/data/validated/ACME.parquet"),
     ),
     "a bundle that was altered": Case(
-        "serve", 6, ("acme version 1", "policy.onnx", "altered", "restore"), flip_a_byte("**/policy.onnx")
+        "serve",
+        6,
+        ("acme version 1", "policy.onnx", "altered", "restore"),
+        flip_a_byte("**/policy.onnx"),
     ),
     "a bundle that expects other features": Case("serve", 6, ("rsi_99",), other_features),
     "a version that does not exist": Case("promote acme 99", 6, ("acme", "99")),
