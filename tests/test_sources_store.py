@@ -89,7 +89,7 @@ def test_a_restatement_is_seen_through_a_new_split(home: Home) -> None:
 
 
 def test_an_unknown_history_says_what_to_run(home: Home) -> None:
-    with pytest.raises(NotEnoughData, match="run `ratchet ingest ABC --source csv --interval 1d`"):
+    with pytest.raises(NotEnoughData, match="run `ratchet ingest ABC --source csv --path FILE`"):
         read(home)
 
 
