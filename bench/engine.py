@@ -85,7 +85,7 @@ class Run:
     def __init__(self, accounts: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.rules = every_rule()
-        self.market = PackedMarket.of(random_market(rng), self.rules)
+        self.market = PackedMarket.of(random_market(rng))
         self.weights = targets(rng, accounts)
         self.fresh = open_accounts(accounts, 1, 100_000.0)
         self.state: State = self.fresh

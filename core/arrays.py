@@ -1,10 +1,12 @@
-"""Arrays: one name for their type, the namespace (NumPy, torch …) they belong to, rare events.
+"""Arrays: one name for their type, and the operations of which the rules are made.
 
-The engine is written to the Python array API, so that the same lines run on a CPU and a GPU.
+The rules are written once, for whole arrays of accounts (NumPy, torch …, on a GPU too). Every
+operation is element by element, so the same functions also hold for the numbers of one account;
+``core/compiled.py`` turns them into machine code that way.
 """
 
-from functools import lru_cache
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -13,7 +15,16 @@ Array: TypeAlias = Any
 # np.ndarray or torch.Tensor: the array API has no common type to annotate with.
 
 # NumPy 2 is an array-API namespace by itself; a wrapper would cost half a microsecond per call.
-_NAMESPACES: dict[type, Any] = {np.ndarray: np}
+_NAMESPACES: dict[type, Any] = {np.ndarray: np, np.float64: np, np.bool_: np}
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+ELEMENTWISE: list[Callable[..., Any]] = []  # what compiled code may call
+
+
+def elementwise(function: _Function) -> _Function:
+    """Mark a function of operations on elements alone: it may be compiled."""
+    ELEMENTWISE.append(function)
+    return function
 
 
 def namespace(array: Array) -> Any:
@@ -25,28 +36,75 @@ def namespace(array: Array) -> Any:
     return found
 
 
-def at_least(array: Array, floor: Any) -> Array:
-    """Return ``array`` with everything below ``floor`` raised to it; NaN stays NaN."""
-    return namespace(array).maximum(array, _spread(array, floor))
+# The operations. Their first argument must be an array; ``core/compiled.py`` says the same for
+# numbers, to the last bit.
 
 
-def at_most(array: Array, ceiling: Any) -> Array:
-    """Return ``array`` with everything above ``ceiling`` lowered to it; NaN stays NaN."""
-    return namespace(array).minimum(array, _spread(array, ceiling))
+def where(condition: Array, yes: Any, no: Any) -> Array:
+    """Return ``yes`` where the condition holds, else ``no``; two numbers make float64."""
+    xp = namespace(condition)
+    if isinstance(yes, float) and isinstance(no, float) and xp is not np:
+        yes = xp.full((), yes, dtype=xp.float64, device=condition.device)
+    return xp.where(condition, yes, no)
 
 
-def _spread(array: Array, number: Any) -> Any:
-    # NumPy compares two arrays twice as fast as an array and a number: keep the array.
-    if _is_numpy(array) and isinstance(number, float):
-        return _constant(array.shape, number)
-    return number
+def minimum(array: Array, other: Any) -> Array:
+    """Return the smaller of both; NaN where one is NaN."""
+    return namespace(array).minimum(array, other)
 
 
-@lru_cache(maxsize=256)
-def _constant(shape: tuple[int, ...], number: float) -> Array:
-    constant = np.full(shape, number)
-    constant.flags.writeable = False
-    return constant
+def maximum(array: Array, other: Any) -> Array:
+    """Return the larger of both; NaN where one is NaN."""
+    return namespace(array).maximum(array, other)
+
+
+def trunc(array: Array) -> Array:
+    """Round toward zero."""
+    return namespace(array).trunc(array)
+
+
+def floor(array: Array) -> Array:
+    """Round down."""
+    return namespace(array).floor(array)
+
+
+def magnitude(array: Array) -> Array:
+    """Return the absolute value."""
+    return namespace(array).abs(array)
+
+
+def sign(array: Array) -> Array:
+    """Return -1.0, 0.0 or 1.0."""
+    return namespace(array).sign(array)
+
+
+def copysign(array: Array, signed: Array) -> Array:
+    """Return ``array`` with the sign of ``signed``, of which zero may have either."""
+    return namespace(array).copysign(array, signed)
+
+
+def is_nan(array: Array) -> Array:
+    """Say where there is no number."""
+    return namespace(array).isnan(array)
+
+
+def record(kind: Any, block: Array, at: Any, first: int) -> Any:
+    """Return numbers ``first``, ``first + 1`` … of a block (n, k, numbers) as tuple ``kind``.
+
+    ``at`` is ``...`` for all accounts; compiled code says which account instead.
+    """
+    return kind(*(block[at, first + field] for field in range(len(kind._fields))))
+
+
+def store(block: Array, at: Any, first: int, values: tuple[Array, ...]) -> None:
+    """Write what ``record`` reads."""
+    for field, value in enumerate(values):
+        block[at, first + field] = value
+
+
+def quietly() -> Any:
+    """Let a branch that is not chosen divide by zero, as compiled code does."""
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore")
 
 
 def total(array: Array) -> Array:
@@ -62,30 +120,3 @@ def total(array: Array) -> Array:
     for column in range(1, symbols):
         result = result + array[:, column : column + 1]
     return result
-
-
-def where_true(mask: Array) -> Array:
-    """Return the flat positions (m,) at which ``mask``, of any shape, is true, in order.
-
-    What happens to few accounts in a bar (stops, splits) is computed for those alone: cheaper
-    than computing it for all and choosing.
-    """
-    return mask.reshape(-1).nonzero()[0] if _is_numpy(mask) else mask.reshape(-1).nonzero()[:, 0]
-
-
-def put(array: Array, positions: Array, values: Any) -> Array:
-    """Return a copy of ``array`` with ``values`` at flat ``positions``."""
-    copied = array.copy() if _is_numpy(array) else array.clone()
-    copied.reshape(-1)[positions] = values
-    return copied
-
-
-def put_rows(array: Array, rows: Array, values: Array) -> Array:
-    """Return a copy of ``array`` (n, k) with ``values`` (m, k) at ``rows`` (m,)."""
-    copied = array.copy() if _is_numpy(array) else array.clone()
-    copied[rows] = values
-    return copied
-
-
-def _is_numpy(array: Array) -> bool:
-    return isinstance(array, np.ndarray)

@@ -11,11 +11,12 @@ later split or dividend.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from core.arrays import Array
+from core.arrays import Array, namespace
 from core.errors import BadBars
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume", "dividend", "split_ratio")
@@ -76,8 +77,7 @@ class Market:
         return replace(self, **part)
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """One bar of ``k`` symbols: arrays (k,) shared by all accounts, or (n, k), one row each."""
 
     open: Array
@@ -93,5 +93,54 @@ class Bar:
 
 def bar_at(market: Market, rows: int | slice | np.ndarray) -> Bar:
     """Return row ``rows`` as a bar: an int gives arrays (k,), an array (n,) gives (n, k)."""
-    names = BAR_COLUMNS + RISK_COLUMNS
-    return Bar(*(getattr(market, name)[rows] for name in names))
+    return Bar(*(getattr(market, name)[rows] for name in Bar._fields))
+
+
+class PackedMarket(NamedTuple):
+    """A market whose numbers lie side by side, for fast look-up by many accounts."""
+
+    table: Array  # float64 (T, k, fields of Bar)
+
+    @classmethod
+    def of(cls, market: Market, xp: Any = np, device: Any = None) -> "PackedMarket":
+        """Pack every row of ``market`` into one array of ``xp``."""
+        numbers = [getattr(market, name) for name in Bar._fields]
+        return cls(xp.asarray(np.stack(numbers, axis=-1, dtype=np.float64), device=device))
+
+    def at(self, rows: Array) -> "MarketRows":
+        """Return the bars at ``rows`` (n,) integers, one for each account; copies nothing."""
+        return MarketRows(self.table, rows)
+
+
+class MarketRows(NamedTuple):
+    """Rows of a packed market, each the bar of one account; may stand where a bar may.
+
+    A row beyond the market is a caller's bug.
+    """
+
+    table: Array  # (T, k, fields of Bar)
+    rows: Array  # (n,) integers
+
+    @property
+    def close(self) -> Array:
+        """Closing prices, (n, k)."""
+        return self.table[self.rows, :, Bar._fields.index("close")]
+
+
+def packed(bar: Bar | MarketRows, accounts: int) -> MarketRows:
+    """Return ``bar`` as rows of a table, for code that runs account by account."""
+    if isinstance(bar, MarketRows):
+        return bar
+    table = np.stack(bar, axis=-1, dtype=np.float64)
+    if table.ndim == 2:
+        return MarketRows(table[None], np.zeros(accounts, np.int64))
+    return MarketRows(table, np.arange(accounts))
+
+
+def gathered(bar: Bar | MarketRows) -> Array:
+    """Return ``bar`` as one array (n or 1, k, fields of Bar), for code that runs on all at once."""
+    if isinstance(bar, MarketRows):
+        return bar.table[bar.rows]
+    xp = namespace(bar.open)
+    block = xp.stack(bar, axis=-1)
+    return block[None] if block.ndim == 2 else block

@@ -32,15 +32,38 @@ Rules of the book, in the order in which ``settle`` applies them:
   data is *truncation*, which the engine does not know.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from core.accounts import PEAK_BLOCKS, State
-from core.arrays import Array, namespace, total, where_true
-from core.bars import Bar, Market, bar_at
-from core.fills import Book, Fills, exit_inside, fill_at_open, whole_shares
-from core.risk import Verdict, assess
-from core.rules import Rules
-from core.terms import PackedMarket, Terms, terms_of
+import numpy as np
+
+from core.accounts import (
+    PAST_PEAKS,
+    PEAK_BLOCKS,
+    RECENT,
+    Holding,
+    Peaks,
+    Recent,
+    Standing,
+    State,
+)
+from core.arrays import (
+    Array,
+    elementwise,
+    maximum,
+    namespace,
+    quietly,
+    record,
+    store,
+    total,
+    trunc,
+    where,
+)
+from core.bars import Bar, Market, MarketRows, PackedMarket, bar_at, gathered, packed
+from core.compiled import compiled, runs_compiled
+from core.fills import EXITS, FILLED, Exit, Fills, Trade, exit_inside, fill_at_open, split
+from core.risk import Judgement, Verdict, judge
+from core.rules import OFF, Numbers, Rules
+from core.terms import terms_of
 
 __all__ = [
     "Bar",
@@ -72,33 +95,34 @@ class Submission(NamedTuple):
     verdict: Verdict
 
 
-def submit(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -> Submission:
+def submit(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rules) -> Submission:
     """Turn target weights (n, k) at the close of ``bar`` into pending whole shares.
 
     NaN holds: shares and working orders stay. Anything else replaces what is still pending.
     """
-    xp = namespace(state.cash)
-    terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
-    verdict = assess(state, target_weight, terms, rules)
-    order = xp.trunc(verdict.shares) - state.shares
-    pending = xp.where(verdict.moves, order, state.pending_shares)
-    submitted = state._replace(
-        pending_shares=pending,
-        recent=(target_weight, *state.recent[:-1]),
-        atr=terms.atr,
-    )
-    return Submission(submitted, verdict)
+    position = namespace(state.position).empty_like(state.position)
+    verdict = _empty(state, len(Judgement._fields))
+    asked = (float(state.clock), state.account, state.position, target_weight)
+    if runs_compiled(position):
+        submit_each(*asked, *packed(bar, len(position)), rules.block, position, verdict)
+    else:
+        submit_all(*asked, gathered(bar), rules.beside(position), position, verdict)
+    return Submission(State(state.clock, state.account, position), Verdict(target_weight, verdict))
 
 
-def settle(state: State, bar: Bar | Terms, rules: Rules) -> Settlement:
+def settle(state: State, bar: Bar | MarketRows, rules: Rules) -> Settlement:
     """Live through ``bar``: actions, fills at the open, stops and targets, mark at the close."""
-    terms = _per_account(bar if isinstance(bar, Terms) else terms_of(bar, rules), state)
-    if terms.has_split:
-        state = apply_split(state, terms)
-    book, opening = fill_at_open(state, terms, rules)
-    book, exits = exit_inside(book, opening, state.clock + 1, terms, rules)
-    state = _marked(state, book, terms.close, rules)
-    return Settlement(state, Fills(opening, exits))
+    xp = namespace(state.account)
+    clock = state.clock + 1
+    account, position = xp.empty_like(state.account), xp.empty_like(state.position)
+    fills = _empty(state, FILLED)
+    before = (float(clock), _turns(clock, rules), state.account, state.position)
+    after = (account, position, fills)
+    if runs_compiled(position):
+        settle_each(*before, *packed(bar, len(position)), rules.block, *after)
+    else:
+        settle_all(*before, gathered(bar), rules.beside(position), *after)
+    return Settlement(State(clock, account, position), Fills(fills))
 
 
 def step(state: State, target_weight: Array, market: Market, row: int, rules: Rules) -> Settlement:
@@ -107,103 +131,280 @@ def step(state: State, target_weight: Array, market: Market, row: int, rules: Ru
     return settle(submitted, bar_at(market, row + 1), rules)
 
 
-def apply_split(state: State, bar: Bar | Terms) -> State:
+def apply_split(state: State, bar: Bar | MarketRows) -> State:
     """Apply the splits of ``bar`` to shares, prices and orders; pay fractions at the open."""
-    ratio = bar.split_ratio
-    exact = state.shares * ratio
-    shares = whole_shares(exact)
-    return state._replace(
-        cash=state.cash + total((exact - shares) * bar.open)[:, 0],
-        shares=shares,
-        average_price=state.average_price / ratio,
-        stop_gap=state.stop_gap / ratio,
-        target_gap=state.target_gap / ratio,
-        pending_shares=whole_shares(state.pending_shares * ratio),
-        atr=state.atr / ratio,
-    )
+    here, held = record(Bar, gathered(bar), ..., 0), record(Holding, state.position, ..., 0)
+    cash, after = split(state.cash[:, None], held, here.open, here.split_ratio)
+    return state.but(cash=cash[:, 0], **after._asdict())
 
 
-def mark(state: State, bar: Bar | Terms, traded: Array, rules: Rules) -> State:
+def mark(state: State, bar: Bar | MarketRows, traded: Array, rules: Rules) -> State:
     """Value the accounts at the close and update peak, risk state and memory.
 
     ``traded`` (n, k) says where shares changed hands in this bar. The live gateway calls this
     after booking the broker's fills; ``settle`` ends with it.
     """
-    last_trade = namespace(state.cash).where(traded, state.clock + 1.0, state.last_trade)
-    book = Book(
-        cash=state.cash[:, None],
-        shares=state.shares,
-        average_price=state.average_price,
-        stop_gap=state.stop_gap,
-        target_gap=state.target_gap,
-        pending_shares=state.pending_shares,
-        last_trade=last_trade,
-        entry_from=state.entry_from,
+    xp, clock = namespace(state.account), state.clock + 1
+    traded_at = where(traded, float(clock), state.last_trade)
+    held = record(Holding, state.position, ..., 0)
+    with quietly():
+        standing, peaks, held = close_books(
+            _turns(clock, rules),
+            record(Standing, state.account, ..., 0),
+            record(Peaks, state.account, ..., PAST_PEAKS),
+            state.cash[:, None],
+            held._replace(last_trade=traded_at),
+            record(Bar, gathered(bar), ..., 0).close,
+            record(Numbers, rules.beside(state.account), ..., 0),
+        )
+    after = State(clock, xp.empty_like(state.account), xp.asarray(state.position, copy=True))
+    store(after.account, ..., 0, standing)
+    store(after.account, ..., PAST_PEAKS, peaks)
+    store(after.position, ..., 0, held)
+    return after
+
+
+def _turns(clock: int, rules: Rules) -> bool:
+    """Say whether a block of the rolling peak ends with the bar that ends at ``clock``."""
+    return clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS) == 0
+
+
+def _empty(state: State, numbers: int) -> Array:
+    position = state.position
+    xp = namespace(position)
+    shape = (*position.shape[:2], numbers)
+    if xp is np:
+        return np.empty(shape)
+    return xp.empty(shape, dtype=xp.float64, device=position.device)
+
+
+@compiled
+def submit_each(
+    clock: float,
+    account: Array,
+    position: Array,
+    weight: Array,
+    table: Array,
+    rows: Array,
+    rules: Array,
+    position_after: Array,
+    verdict: Array,
+) -> None:
+    """Do for one account after the other, in machine code, what ``submit_all`` does at once."""
+    for i in range(len(account)):
+        held, recent, judged = submitted(
+            clock,
+            record(Standing, account, i, 0),
+            record(Holding, position, i, 0),
+            record(Recent, position, i, RECENT),
+            weight[i, 0],
+            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0),
+            record(Numbers, rules, min(i, len(rules) - 1), 0),
+        )
+        store(position_after, i, 0, held)
+        store(position_after, i, RECENT, recent)
+        store(verdict, i, 0, judged)
+
+
+def submit_all(
+    clock: float,
+    account: Array,
+    position: Array,
+    weight: Array,
+    bars: Array,
+    rules: Array,
+    position_after: Array,
+    verdict: Array,
+) -> None:
+    """Do for all accounts at once, operation by operation, what ``submit_each`` does."""
+    with quietly():
+        held, recent, judged = submitted(
+            clock,
+            record(Standing, account, ..., 0),
+            record(Holding, position, ..., 0),
+            record(Recent, position, ..., RECENT),
+            weight,
+            record(Bar, bars, ..., 0),
+            record(Numbers, rules, ..., 0),
+        )
+    store(position_after, ..., 0, held)
+    store(position_after, ..., RECENT, recent)
+    store(verdict, ..., 0, judged)
+
+
+@elementwise
+def submitted(
+    clock: float,
+    standing: Standing,
+    held: Holding,
+    recent: Recent,
+    weight: Array,
+    bar: Bar,
+    rules: Numbers,
+) -> tuple[Holding, Recent, Judgement]:
+    """Return the position with its pending order, and the judgement on ``weight``."""
+    terms = terms_of(bar, rules)
+    judged = judge(clock, standing, held, weight, terms, rules)
+    order = trunc(judged.shares) - held.shares
+    after = Holding(
+        shares=held.shares,
+        average_price=held.average_price,
+        stop_gap=held.stop_gap,
+        target_gap=held.target_gap,
+        pending_shares=where(judged.moves > 0.0, order, held.pending_shares),
+        last_trade=held.last_trade,
+        entry_from=held.entry_from,
+        atr=terms.atr,
     )
-    return _marked(state, book, bar.close, rules)
+    return after, Recent(weight, recent.newest, recent.second), judged
 
 
-def _marked(state: State, book: Book, close: Array, rules: Rules) -> State:
-    xp = namespace(state.cash)
-    clock = state.clock + 1
-    equity = (book.cash + total(book.shares * close))[:, 0]
-    average = state.average_equity + (equity - state.average_equity) * (1.0 / MONTH_BARS)
-    block_peak = xp.maximum(state.block_peak, equity)
-    peak = xp.maximum(state.past_peak, block_peak)
-    past_peak, past_peaks = state.past_peak, state.past_peaks
-    if clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS) == 0:
-        past_peaks = xp.concat([block_peak[None, :], past_peaks[:-1]], axis=0)
-        past_peak, block_peak = xp.max(past_peaks, axis=0), equity
+@compiled
+def settle_each(
+    clock: float,
+    turns: bool,
+    account: Array,
+    position: Array,
+    table: Array,
+    rows: Array,
+    rules: Array,
+    account_after: Array,
+    position_after: Array,
+    fills: Array,
+) -> None:
+    """Do for one account after the other, in machine code, what ``settle_all`` does at once."""
+    for i in range(len(account)):
+        standing, peaks, held, opening, exits = settled(
+            clock,
+            turns,
+            record(Standing, account, i, 0),
+            record(Peaks, account, i, PAST_PEAKS),
+            record(Holding, position, i, 0),
+            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0),
+            record(Numbers, rules, min(i, len(rules) - 1), 0),
+        )
+        store(account_after, i, 0, standing)
+        store(account_after, i, PAST_PEAKS, peaks)
+        store(position_after, i, 0, held)
+        store(position_after, i, RECENT, record(Recent, position, i, RECENT))
+        store(fills, i, 0, opening)
+        store(fills, i, EXITS, exits)
+
+
+def settle_all(
+    clock: float,
+    turns: bool,
+    account: Array,
+    position: Array,
+    bars: Array,
+    rules: Array,
+    account_after: Array,
+    position_after: Array,
+    fills: Array,
+) -> None:
+    """Do for all accounts at once, operation by operation, what ``settle_each`` does."""
+    with quietly():
+        standing, peaks, held, opening, exits = settled(
+            clock,
+            turns,
+            record(Standing, account, ..., 0),
+            record(Peaks, account, ..., PAST_PEAKS),
+            record(Holding, position, ..., 0),
+            record(Bar, bars, ..., 0),
+            record(Numbers, rules, ..., 0),
+        )
+    store(account_after, ..., 0, standing)
+    store(account_after, ..., PAST_PEAKS, peaks)
+    store(position_after, ..., 0, held)
+    store(position_after, ..., RECENT, record(Recent, position, ..., RECENT))
+    store(fills, ..., 0, opening)
+    store(fills, ..., EXITS, exits)
+
+
+@elementwise
+def settled(
+    clock: float,
+    turns: bool,
+    before: Standing,
+    peaks: Peaks,
+    held: Holding,
+    bar: Bar,
+    rules: Numbers,
+) -> tuple[Standing, Peaks, Holding, Trade, Exit]:
+    """Return the books after ``bar``, which ends at ``clock``, and what traded in it."""
+    terms = terms_of(bar, rules)
+    cash, held = split(before.cash, held, bar.open, bar.split_ratio)
+    cash, held, opening = fill_at_open(cash, held, clock, terms, rules)
+    cash, held, exits = exit_inside(cash, held, opening, clock, terms, rules)
+    standing, peaks, held = close_books(turns, before, peaks, cash, held, bar.close, rules)
+    return standing, peaks, held, opening, exits
+
+
+@elementwise
+def close_books(
+    turns: bool,
+    before: Standing,
+    peaks: Peaks,
+    cash: Array,
+    held: Holding,
+    close: Array,
+    rules: Numbers,
+) -> tuple[Standing, Peaks, Holding]:
+    """Mark ``cash`` and ``held`` at the close; ``turns``: a block of the rolling peak is full."""
+    equity = cash + total(held.shares * close)
+    average = before.average_equity + (equity - before.average_equity) * (1.0 / MONTH_BARS)
+    block_peak = maximum(before.block_peak, equity)
+    peak = maximum(before.past_peak, block_peak)
+    past_peak = before.past_peak
+    if turns:
+        peaks = Peaks(
+            block_peak,
+            peaks.newest,
+            peaks.second,
+            peaks.third,
+            peaks.fourth,
+            peaks.fifth,
+            peaks.sixth,
+            peaks.seventh,
+        )
+        past_peak, block_peak = highest(peaks), equity
     # Below this equity an account halts: ruined, or too far below its peak.
-    least = ruin = _by_account(rules.ruin_fraction) * state.opening_equity
-    if rules.halt_drawdown is not None:
-        least = xp.maximum(ruin, (1.0 - _by_account(rules.halt_drawdown)) * peak)
-    halted = state.halted | (equity <= least)
-    reducing, began, scale = state.reducing, state.began_reducing, state.weight_scale
-    if rules.reduce_drawdown is not None:
-        reducing = equity <= (1.0 - _by_account(rules.reduce_drawdown)) * peak
-        began = reducing > state.reducing
-        scale = xp.where(reducing, _by_account(rules.reduce_factor), 1.0)
-    pending, ruined = book.pending_shares, state.ruined
-    if len(where_true(halted)):
-        pending = xp.where(halted[:, None], -book.shares, pending)
-        ruined = ruined | (equity <= ruin)
-    return State(
-        clock=clock,
-        cash=book.cash[:, 0],
-        shares=book.shares,
-        average_price=book.average_price,
-        stop_gap=book.stop_gap,
-        target_gap=book.target_gap,
-        pending_shares=pending,
-        atr=state.atr,
+    ruin = rules.ruin_fraction * before.opening_equity
+    halt = where(rules.halt_drawdown < OFF, (1.0 - rules.halt_drawdown) * peak, ruin)
+    halted = (before.halted > 0.0) | (equity <= maximum(ruin, halt))
+    reduce = where(rules.reduce_drawdown < OFF, (1.0 - rules.reduce_drawdown) * peak, -OFF)
+    reducing = equity <= reduce
+    standing = Standing(
+        cash=cash,
         equity=equity,
-        previous_equity=state.equity,
-        opening_equity=state.opening_equity,
+        previous_equity=before.equity,
+        opening_equity=before.opening_equity,
         average_equity=average,
         peak=peak,
         block_peak=block_peak,
         past_peak=past_peak,
-        past_peaks=past_peaks,
-        last_trade=book.last_trade,
-        entry_from=book.entry_from,
-        recent=state.recent,
-        weight_scale=scale,
-        reducing=reducing,
-        began_reducing=began,
-        halted=halted,
-        ruined=ruined,
+        weight_scale=where(reducing, rules.reduce_factor, 1.0),
+        reducing=where(reducing, 1.0, 0.0),
+        began_reducing=where(reducing & (before.reducing <= 0.0), 1.0, 0.0),
+        halted=where(halted, 1.0, 0.0),
+        ruined=where((before.ruined > 0.0) | (equity <= ruin), 1.0, 0.0),
     )
+    after = Holding(
+        shares=held.shares,
+        average_price=held.average_price,
+        stop_gap=held.stop_gap,
+        target_gap=held.target_gap,
+        pending_shares=where(halted, -held.shares, held.pending_shares),
+        last_trade=held.last_trade,
+        entry_from=held.entry_from,
+        atr=held.atr,
+    )
+    return standing, peaks, after
 
 
-def _by_account(number: Any) -> Any:
-    """Return a rule's number, or its array (n, 1), so that it meets arrays (n,)."""
-    return number[:, 0] if hasattr(number, "ndim") else number
-
-
-def _per_account(terms: Terms, state: State) -> Terms:
-    shape = state.shares.shape
-    if terms.open.shape == shape:
-        return terms
-    xp = namespace(state.cash)
-    return terms.mapped(lambda array: xp.broadcast_to(array, shape))
+@elementwise
+def highest(peaks: Peaks) -> Array:
+    """Return the highest of the full blocks."""
+    recent = maximum(maximum(peaks.newest, peaks.second), maximum(peaks.third, peaks.fourth))
+    older = maximum(maximum(peaks.fifth, peaks.sixth), maximum(peaks.seventh, peaks.oldest))
+    return maximum(recent, older)

@@ -5,13 +5,25 @@ allowed and why. Knows neither orders nor fills.
 """
 
 from enum import IntFlag
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from core.accounts import State
-from core.arrays import Array, at_least, at_most, namespace, put_rows, total, where_true
-from core.bars import Bar
-from core.rules import Rules
+from core.accounts import Holding, Standing, State
+from core.arrays import (
+    Array,
+    copysign,
+    elementwise,
+    is_nan,
+    magnitude,
+    maximum,
+    minimum,
+    namespace,
+    quietly,
+    record,
+    total,
+    where,
+)
+from core.bars import Bar, MarketRows, gathered
+from core.rules import Numbers, Rules
 from core.terms import Terms, terms_of
 
 __all__ = ["Reason", "Rules", "Verdict", "assess", "describe"]
@@ -33,6 +45,13 @@ class Reason(IntFlag):
     STALE_PRICE = 1024
 
 
+# The same bits as numbers, which compiled code can add.
+SHORT_DENIED, VOLATILITY_SIZED, POSITION_LIMIT, EXPOSURE_LIMIT, LEVERAGE_LIMIT = (
+    float(bit) for bit in list(Reason)[:5]
+)
+DRAWDOWN_REDUCED, COOLDOWN, NO_TRADE_BAND, HALTED = (float(bit) for bit in list(Reason)[5:9])
+HOLD = float("nan")
+
 _WORDS = {
     Reason.SHORT_DENIED: "the agent may not go short",
     Reason.VOLATILITY_SIZED: "weight scaled down to the volatility target (0 while it is unknown)",
@@ -53,134 +72,144 @@ def describe(reasons: int) -> list[str]:
     return [words for reason, words in _WORDS.items() if int(reasons) & reason]
 
 
-class Verdict(NamedTuple):
-    """What risk made of a target: every rule in turn, and the shares it left.
+class Judgement(NamedTuple):
+    """What risk made of a target, in numbers."""
 
-    ``allowed`` and ``reasons`` are worked out when asked for, so that training does not pay.
-    """
+    shares: Array  # to hold, not yet whole, where it moves
+    moves: Array  # flag: there is something to order; else keep what is held and working
+    unit: Array  # shares that weight 1.0 stands for
+    reasons: Array  # sum of the bits of ``Reason``
+
+
+class Verdict(NamedTuple):
+    """What risk made of target weights; every property is an array (n, k)."""
 
     asked: Array  # (n, k) target weight, NaN: hold
-    shares: Array  # (n, k) shares to hold, not yet whole, where ``moves``
-    moves: Array  # (n, k) bool; elsewhere keep what is held and working
-    unit: Array  # (n, k) shares that weight 1.0 stands for
-    trail: tuple[tuple[Reason, Array, Array], ...]  # rule, what it found, what it left
+    block: Array  # float64 (n, k, fields of Judgement)
+
+    @property
+    def shares(self) -> Array:
+        """Shares to hold, not yet whole, where ``moves``."""
+        return self.block[:, :, 0]
+
+    @property
+    def moves(self) -> Array:
+        """Whether there is something to order; else keep what is held and working."""
+        return self.block[:, :, 1] != 0.0
+
+    @property
+    def unit(self) -> Array:
+        """Shares that weight 1.0 stands for."""
+        return self.block[:, :, 2]
 
     @property
     def allowed(self) -> Array:
-        """The weight (n, k) that may be ordered; NaN: keep what is held and working."""
-        xp = namespace(self.asked)
+        """The weight that may be ordered; NaN: keep what is held and working."""
+        xp = namespace(self.block)
         unit = xp.where(self.unit == 0.0, 1.0, self.unit)  # an account without equity
         return xp.where(self.moves, self.shares / unit, xp.nan)
 
     @property
     def reasons(self) -> Array:
-        """Bits of ``Reason``, (n, k): a rule that changed what it found is a reason."""
-        xp = namespace(self.asked)
-        bits = xp.zeros_like(self.asked, dtype=xp.int64)
-        for reason, found, left in self.trail:
-            changed = (found != left) & ~(xp.isnan(found) & xp.isnan(left))
-            bits = bits | xp.where(changed, int(reason), 0)
-        banned = ~self.moves & ~xp.isnan(self.shares)
-        return bits | xp.where(banned, int(Reason.NO_TRADE_BAND), 0)
+        """Bits of ``Reason``, integers: a rule that changed what it found is a reason."""
+        return namespace(self.block).astype(self.block[:, :, 3], namespace(self.block).int64)
 
 
-def assess(state: State, target_weight: Array, bar: Bar | Terms, rules: Rules) -> Verdict:
+def assess(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rules) -> Verdict:
     """Judge target weights (n, k) at the close of a bar; NaN asks to keep the shares.
 
-    Rules in order: no shorts, volatility sizing, position, exposure and leverage limits,
-    reduction in a drawdown, halt, cooldown, no-trade band. Limits bound what may be ordered; a
-    position that drifts over one is trimmed at the next order that is not *hold*.
+    Limits bound what may be ordered; a position that drifts over one is trimmed at the next
+    order that is not *hold*.
     """
-    xp = namespace(state.cash)
-    terms = bar if isinstance(bar, Terms) else terms_of(bar, rules)
+    numbers = record(Numbers, rules.beside(state.account), ..., 0)
+    with quietly():
+        judged = judge(
+            float(state.clock),
+            record(Standing, state.account, ..., 0),
+            record(Holding, state.position, ..., 0),
+            target_weight,
+            terms_of(record(Bar, gathered(bar), ..., 0), numbers),
+            numbers,
+        )
+    return Verdict(target_weight, namespace(state.account).stack(judged, axis=-1))
+
+
+@elementwise
+def judge(
+    clock: float, standing: Standing, held: Holding, asked: Array, terms: Terms, rules: Numbers
+) -> Judgement:
+    """Apply the rules in order.
+
+    No shorts, volatility sizing, position, exposure and leverage limits, reduction in a
+    drawdown, halt, cooldown, no-trade band.
+    """
     # An empty account is ruined, and weight 0 in any unit is 0.
-    unit = (state.equity * rules.fraction)[:, None] / terms.close
-    trail: list[tuple[Reason, Array, Array]] = []
-
-    def rule(reason: Reason, found: Array, left: Array) -> Array:
-        trail.append((reason, found, left))
-        return left
-
-    weight = target_weight
-    if not rules.allow_short:
-        weight = rule(Reason.SHORT_DENIED, weight, at_least(weight, 0.0))
-    if rules.volatility_target is not None:
-        weight = rule(Reason.VOLATILITY_SIZED, weight, weight * terms.sizing)
-    for reason, limit in _limits(rules, weight.shape[1]):
-        if reason is Reason.POSITION_LIMIT or weight.shape[1] == 1:
-            left = _clip(weight, limit, rules)
-        else:
-            left = _within_gross(xp, weight, state.shares / unit, limit)
-        weight = rule(reason, weight, left)
-    shares = weight * unit
-    if rules.reduce_drawdown is not None:
-        left = _reduced(xp, state, shares)
-        shares = rule(Reason.DRAWDOWN_REDUCED, shares, left)
-    if len(where_true(state.halted)):
-        shares = rule(Reason.HALTED, shares, xp.where(state.halted[:, None], 0.0, shares))
-    if rules.cooldown_bars:
-        left = _without_entries(xp, state, shares, rules)
-        shares = rule(Reason.COOLDOWN, shares, left)
-    moves = _worth_an_order(xp, state, shares, unit, rules)
-    return Verdict(target_weight, shares, moves, unit, tuple(trail))
+    unit = standing.equity * rules.fraction / terms.close
+    weight = maximum(asked, rules.lowest_weight)
+    reasons = noted(SHORT_DENIED, asked, weight)
+    sized = weight * terms.sizing
+    reasons = reasons + noted(VOLATILITY_SIZED, weight, sized)
+    limited = maximum(minimum(sized, rules.max_weight), -rules.max_weight)
+    reasons = reasons + noted(POSITION_LIMIT, sized, limited)
+    gross = minimum(rules.max_exposure, rules.max_leverage)
+    levered = within_gross(limited, held.shares / unit, gross)
+    tighter = where(rules.max_exposure <= rules.max_leverage, EXPOSURE_LIMIT, LEVERAGE_LIMIT)
+    reasons = reasons + noted(tighter, limited, levered)
+    shares = levered * unit
+    fewer = reduced(standing, held, shares)
+    reasons = reasons + noted(DRAWDOWN_REDUCED, shares, fewer)
+    alive = where(standing.halted > 0.0, 0.0, fewer)
+    reasons = reasons + noted(HALTED, fewer, alive)
+    entered = without_entries(clock, held, alive)
+    reasons = reasons + noted(COOLDOWN, alive, entered)
+    moves = worth_an_order(held, entered, unit, rules)
+    banned = where(moves | is_nan(entered), 0.0, NO_TRADE_BAND)
+    return Judgement(entered, where(moves, 1.0, 0.0), unit, reasons + banned)
 
 
-def _limits(rules: Rules, symbols: int) -> list[tuple[Reason, Any]]:
-    """Return the limits that may bind: with one symbol, all bound its weight, so the tightest."""
-    limits = [
-        (Reason.POSITION_LIMIT, rules.max_weight),
-        (Reason.EXPOSURE_LIMIT, rules.max_exposure),
-        (Reason.LEVERAGE_LIMIT, rules.max_leverage),
-    ]
-    return [min(limits, key=itemgetter(1))] if symbols == 1 and rules.are_plain else limits
+@elementwise
+def noted(reason: Array, found: Array, left: Array) -> Array:
+    """Return ``reason`` where a rule changed what it found, else 0; NaN for NaN is no change."""
+    return where((found != left) & ((found == found) | (left == left)), reason, 0.0)
 
 
-def _clip(weight: Array, limit: Any, rules: Rules) -> Array:
-    capped = at_most(weight, limit)
-    return at_least(capped, -limit) if rules.allow_short else capped
-
-
-def _within_gross(xp: Any, weight: Array, held: Array, limit: Any) -> Array:
+@elementwise
+def within_gross(weight: Array, held: Array, limit: Array) -> Array:
     """Scale weights so that, with what is held unchanged, the gross stays within ``limit``."""
-    hold = xp.isnan(weight)
-    kept = total(xp.where(hold, xp.abs(held), 0.0))
-    asked = total(xp.where(hold, 0.0, xp.abs(weight)))
-    room = xp.maximum(limit - kept, 0.0)
-    return weight * xp.where(asked > room, room / xp.where(asked > 0.0, asked, 1.0), 1.0)
+    hold = is_nan(weight)
+    kept = total(where(hold, magnitude(held), 0.0))
+    asked = total(where(hold, 0.0, magnitude(weight)))
+    room = maximum(limit - kept, 0.0)
+    part = magnitude(weight) / where(asked > 0.0, asked, 1.0)  # 1 where one symbol alone asks
+    return where(asked > room, copysign(room * part, weight), weight)
 
 
-def _reduced(xp: Any, state: State, shares: Array) -> Array:
+@elementwise
+def reduced(standing: Standing, held: Holding, shares: Array) -> Array:
     """Multiply what is asked while REDUCING; cut what a hold would keep when that begins."""
-    reduced = shares * state.weight_scale[:, None]
-    rows = where_true(state.began_reducing)
-    if len(rows) == 0:
-        return reduced
-    asked, kept = reduced[rows], state.shares[rows] * state.weight_scale[rows][:, None]
-    return put_rows(reduced, rows, xp.where(xp.isnan(asked), kept, asked))
+    scale = standing.weight_scale
+    cut = is_nan(shares) & (standing.began_reducing > 0.0)
+    return where(cut, held.shares * scale, shares * scale)
 
 
-def _without_entries(xp: Any, state: State, shares: Array, rules: Rules) -> Array:
+@elementwise
+def without_entries(clock: float, held: Holding, shares: Array) -> Array:
     """While cooling, turn a new or larger position into hold, and a reversal into an exit."""
-    cooling = state.entry_from > state.clock
-    if rules.allow_short:
-        reversal = cooling & (shares * state.shares < 0.0)
-        shares = xp.where(reversal, 0.0, shares)
-        larger = cooling & (xp.abs(shares) > xp.abs(state.shares))
-    else:
-        larger = cooling & (shares > state.shares)
-    return xp.where(larger, xp.nan, shares)
+    cooling = held.entry_from > clock
+    shares = where(cooling & (shares * held.shares < 0.0), 0.0, shares)
+    larger = magnitude(shares) > magnitude(held.shares)
+    return where(cooling & larger, HOLD, shares)
 
 
-def _worth_an_order(xp: Any, state: State, shares: Array, unit: Array, rules: Rules) -> Array:
+@elementwise
+def worth_an_order(held: Holding, shares: Array, unit: Array, rules: Numbers) -> Array:
     """Say where ``shares`` is a change to order: no hold, and outside the no-trade band.
 
     The change is measured from where working orders lead: leaving them alone is then right.
     Neither an exit nor a trim to the position limit is too small.
     """
-    heading = state.shares + state.pending_shares
+    heading = held.shares + held.pending_shares
     change = shares - heading
     # NaN, a hold, compares false throughout.
-    moves = (xp.abs(change) >= rules.no_trade_band * unit) | (shares == 0.0)
-    if rules.allow_short:
-        return moves | ((xp.abs(heading) > rules.max_weight * unit) & (change == change))
-    return moves | ((heading > rules.max_weight * unit) & (change < 0.0))
+    large = (magnitude(change) >= rules.no_trade_band * unit) | (shares == 0.0)
+    return large | ((magnitude(heading) > rules.max_weight * unit) & (change == change))

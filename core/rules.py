@@ -4,10 +4,40 @@ Knows neither accounts nor bars.
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from core import settings
 from core.arrays import Array, namespace
+
+OFF = np.inf  # the number of a rule that is switched off: no limit
+
+
+class Numbers(NamedTuple):
+    """The rules as the engine computes with them: a number each, of one account or of all."""
+
+    fraction: Array
+    lowest_weight: Array  # 0 without shorts, else OFF: −∞
+    no_trade_band: Array
+    commission_per_share: Array
+    commission_minimum: Array
+    commission_rate: Array  # 0 when switched off
+    slippage_rate: Array
+    volume_participation: Array
+    max_weight: Array
+    max_exposure: Array
+    max_leverage: Array
+    volatility_target: Array  # or OFF
+    stop_loss: Array  # or OFF
+    take_profit: Array  # or OFF
+    stop_loss_atr: Array  # or OFF
+    take_profit_atr: Array  # or OFF
+    cooldown_bars: Array
+    reduce_drawdown: Array  # or OFF
+    reduce_factor: Array
+    halt_drawdown: Array  # or OFF
+    ruin_fraction: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +71,18 @@ class Rules:
     reduce_factor: Any
     halt_drawdown: Any | None
     ruin_fraction: Any  # of the opening equity
-    are_plain: bool = field(init=False)  # every number is the same for all accounts
-    has_stop: bool = field(init=False)
-    has_target: bool = field(init=False)
+    block: np.ndarray = field(init=False, repr=False, compare=False)
+    # float64 (n or 1, k or 1, numbers): those of ``Numbers``, side by side
 
     def __post_init__(self) -> None:
-        numbers = (getattr(self, f.name) for f in fields(self) if f.init)
-        plain = all(number is None or isinstance(number, float | int) for number in numbers)
-        object.__setattr__(self, "are_plain", plain)
-        stops, targets = (
-            (self.stop_loss, self.stop_loss_atr),
-            (self.take_profit, self.take_profit_atr),
-        )
-        object.__setattr__(self, "has_stop", any(rule is not None for rule in stops))
-        object.__setattr__(self, "has_target", any(rule is not None for rule in targets))
+        numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        numbers["lowest_weight"] = -OFF if self.allow_short else 0.0
+        if self.commission_rate is None:
+            numbers["commission_rate"] = 0.0
+        rows = [_float64(numbers[name]) for name in Numbers._fields]
+        shape = np.broadcast_shapes((1, 1), *(row.shape for row in rows))
+        block = np.stack([np.broadcast_to(row, shape) for row in rows], axis=-1)
+        object.__setattr__(self, "block", block)
 
     @classmethod
     def of(
@@ -73,18 +101,17 @@ class Rules:
             **risk.model_dump(),
         )
 
-    def at(self, positions: Array, shape: tuple[int, ...]) -> "Rules":
-        """Return the rules of flat ``positions`` (m,) among accounts × symbols of ``shape``."""
-        if self.are_plain:
-            return self
-        picked: dict[str, Any] = {}
-        for f in fields(self):
-            number = getattr(self, f.name)
-            if f.init and hasattr(number, "ndim"):
-                spread = namespace(number).broadcast_to(number, shape)
-                picked[f.name] = spread.reshape(-1)[positions]
-        return replace(self, **picked)
-
     def but(self, **changes: Any) -> "Rules":
         """Return these rules with some numbers replaced: ``rules.but(slippage_rate=0.001)``."""
         return replace(self, **changes)
+
+    def beside(self, block: Array) -> Array:
+        """Return ``self.block`` where the array ``block`` lives."""
+        xp = namespace(block)
+        return self.block if xp is np else xp.asarray(self.block, device=block.device)
+
+
+def _float64(number: Any) -> np.ndarray:
+    if number is None:
+        return np.asarray(OFF)
+    return np.asarray(number.cpu() if hasattr(number, "cpu") else number, np.float64)

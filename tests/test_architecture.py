@@ -12,6 +12,7 @@ from core.home import PROJECT
 
 PACKAGES = ("core", "sources", "features", "registry", "training", "serving", "pipelines", "flows")
 HOMES = {  # heavy library: the packages that may import it
+    "numba": {"core"},
     "ray": {"training"},
     "optuna": {"training"},
     "plotly": {"training"},
@@ -74,6 +75,7 @@ def test_the_core_needs_neither_network_nor_a_learning_library() -> None:
         "array_api_compat",
         "core",
         "exchange_calendars",
+        "numba",
         "numpy",
         "pandas",
         "pydantic",
@@ -89,7 +91,7 @@ def test_importing_a_package_does_nothing(tmp_path: Path) -> None:
     """No files made, no heavy library loaded by the packages that serving starts with."""
     program = (
         "import sys, core.engine, core.metrics, core.settings, core.trades\n"
-        "heavy = {'ray', 'torch', 'mlflow', 'prefect', 'optuna', 'plotly', 'scipy'}\n"
+        "heavy = {'numba', 'ray', 'torch', 'mlflow', 'prefect', 'optuna', 'plotly', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run(

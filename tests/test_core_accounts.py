@@ -10,7 +10,7 @@ from core.errors import CorruptFile
 
 
 def test_a_snapshot_keeps_every_bit() -> None:
-    state = open_accounts(2, 3, 1e5 / 3)._replace(
+    state = open_accounts(2, 3, 1e5 / 3).but(
         clock=7, equity=np.array([0.1 + 0.2, 5e-324]), halted=np.array([True, False])
     )
     written = json.dumps(state_to_json(state), allow_nan=False)

@@ -300,7 +300,7 @@ def test_a_step_decides_at_its_row_and_lives_through_the_next() -> None:
 def test_a_packed_market_is_the_market() -> None:
     rng = np.random.default_rng(4)
     market, rules = random_market(rng, 50), free_rules(stop_loss=0.05)
-    packed = PackedMarket.of(market, rules)
+    packed = PackedMarket.of(market)
     slow = quick = open_accounts(8, 1, 10_000.0)
     rows = rng.integers(0, 20, 8)
     for day in range(25):

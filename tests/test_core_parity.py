@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core.accounts import State, choose, open_accounts, state_from_json, state_to_json
 from core.bars import Bar, Market, bar_at
+from core.compiled import by_arrays
 from core.engine import settle, submit
 from core.rules import Rules
 
@@ -33,19 +34,6 @@ def same_bits(one: State, other: State) -> bool:
     return state_to_json(one) == state_to_json(other)
 
 
-def only(state: State, account: int) -> State:
-    """Return one account of a batch."""
-
-    def cut(name: str, value: Any) -> Any:
-        if isinstance(value, int):
-            return value
-        if isinstance(value, tuple):
-            return tuple(cut(name, v) for v in value)
-        return value[:, [account]] if name == "past_peaks" else value[[account]]
-
-    return State(**{name: cut(name, getattr(state, name)) for name in State._fields})
-
-
 @pytest.mark.parametrize("symbols", [1, 3])
 @pytest.mark.parametrize("allow_short", [False, True])
 def test_one_account_has_the_bits_it_has_among_many(symbols: int, allow_short: bool) -> None:
@@ -55,7 +43,43 @@ def test_one_account_has_the_bits_it_has_among_many(symbols: int, allow_short: b
     together = run(market, rows, weights, rules)[-1]
     for i in range(0, 64, 7):
         alone = run(market, rows[[i]], weights[:, [i]], rules)[-1]
-        assert same_bits(alone, only(together, i))
+        assert same_bits(alone, together.only([i]))
+
+
+def everything(market: Market, rows: np.ndarray, weights: np.ndarray, rules: Rules) -> list[bytes]:
+    """Return the bits of every state, verdict and fill."""
+    state, bits = open_accounts(len(rows), weights.shape[2], 10_000.0), []
+    for day, weight in enumerate(weights):
+        submitted, verdict = submit(state, weight, bar_at(market, rows + day), rules)
+        state, fills = settle(submitted, bar_at(market, rows + day + 1), rules)
+        bits += [
+            array.tobytes()
+            for array in (submitted.position, verdict.block, *state[1:], fills.block)
+        ]
+    return bits
+
+
+RULES = {
+    "every rule": {},
+    "long only": {"allow_short": False},
+    "no stops": dict.fromkeys(("stop_loss", "take_profit", "stop_loss_atr", "take_profit_atr")),
+    "stop alone": {"take_profit": None, "take_profit_atr": None, "stop_loss": None},
+    "target alone": {"stop_loss": None, "stop_loss_atr": None, "take_profit_atr": None},
+    "no drawdown rules": {"reduce_drawdown": None, "halt_drawdown": None},
+    "no volatility target": {"volatility_target": None, "commission_rate": None},
+    "leverage": {"max_leverage": 3.0, "max_exposure": 3.0, "max_weight": 3.0},
+    "by account": {"slippage_rate": np.linspace(0.0, 0.01, 64)[:, None], "cooldown_bars": 0},
+}
+
+
+@pytest.mark.parametrize("changes", RULES.values(), ids=RULES)
+def test_machine_code_has_the_bits_of_arrays(changes: dict[str, Any]) -> None:
+    rng = np.random.default_rng(11)
+    market, rules = random_market(rng, 300), every_rule(**changes)
+    rows, weights = rng.integers(0, 150, 64), random_weights(rng, 120, 64, 1)
+    with by_arrays():
+        expected = everything(market, rows, weights, rules)
+    assert everything(market, rows, weights, rules) == expected
 
 
 @pytest.mark.parametrize("symbols", [1, 3])
@@ -69,7 +93,7 @@ def test_numpy_and_torch_agree_to_the_last_bit(symbols: int, allow_short: bool) 
 
     def torch_bar(at: np.ndarray) -> Bar:
         found = bar_at(market, at)
-        return Bar(*(torch.from_numpy(getattr(found, name)) for name in Bar.__slots__))
+        return Bar(*(torch.from_numpy(getattr(found, name)) for name in Bar._fields))
 
     state = open_accounts(64, symbols, 10_000.0, xp=torch_namespace)
     for day, weight in enumerate(weights):
@@ -104,7 +128,7 @@ def test_rules_by_account_are_the_rules_of_each() -> None:
     for i in range(3):
         rules = every_rule(slippage_rate=float(slippage[i, 0]), max_leverage=float(leverage[i, 0]))
         alone = run(market, rows[[i]], weights[:, [i]], rules)[-1]
-        assert same_bits(alone, only(together, i))
+        assert same_bits(alone, together.only([i]))
 
 
 @pytest.mark.parametrize("allow_short", [False, True])
@@ -123,7 +147,7 @@ def test_changing_the_future_changes_nothing_before_it(allow_short: bool) -> Non
                 name: np.concatenate(
                     [getattr(market, name)[: last + 1], getattr(other, name)[last + 1 :]]
                 )
-                for name in Bar.__slots__
+                for name in Bar._fields
             },
         )
         found = run(spliced, rows, weights, rules)
@@ -157,7 +181,7 @@ def test_an_account_opened_anew_lives_like_a_new_one() -> None:
         mixed = settle(submit(mixed, weights[day], bar_at(market, at), rules).state,
                        bar_at(market, at + 1), rules).state  # fmt: skip
     kept = run(market, rows[[1]], weights[:, [1]], rules)[-1]
-    assert same_bits(only(mixed, 1), kept)
+    assert same_bits(mixed.only([1]), kept)
     new = run(market, rows[[0]], weights[16:, [0]], rules)[-1]
     assert mixed.cash[0] == new.cash[0]
     assert mixed.shares[0, 0] == new.shares[0, 0]

@@ -15,9 +15,7 @@ FLAT = open_accounts(1, 1, 10_000.0)
 
 def holding(shares: float, **more: object) -> State:
     """Return an account of 10,000, ``shares`` of them at 100."""
-    return FLAT._replace(
-        shares=np.array([[shares]]), cash=np.array([10_000.0 - shares * 100.0]), **more
-    )
+    return FLAT.but(shares=np.array([[shares]]), cash=np.array([10_000.0 - shares * 100.0]), **more)
 
 
 def weight(*values: float) -> np.ndarray:
@@ -42,7 +40,7 @@ CASES = {
         free_rules(volatility_target=0.8), FLAT, 0.8, 0.8, Reason(0)),
     "reduced": (
         free_rules(reduce_drawdown=0.1, reduce_factor=0.5),
-        FLAT._replace(weight_scale=np.array([0.5])), 0.8, 0.4, Reason.DRAWDOWN_REDUCED),
+        FLAT.but(weight_scale=np.array([0.5])), 0.8, 0.4, Reason.DRAWDOWN_REDUCED),
     "a hold is cut when the reduction begins": (
         free_rules(reduce_drawdown=0.1, reduce_factor=0.5),
         holding(80, weight_scale=np.array([0.5]), began_reducing=np.array([True])), HOLD, 0.4,
@@ -54,7 +52,7 @@ CASES = {
     "halted, whatever is asked": (
         free_rules(), holding(50, halted=np.array([True])), HOLD, 0.0, Reason.HALTED),
     "cooling: no entry": (
-        free_rules(cooldown_bars=3), FLAT._replace(entry_from=np.array([[2.0]])), 0.8, HOLD,
+        free_rules(cooldown_bars=3), FLAT.but(entry_from=np.array([[2.0]])), 0.8, HOLD,
         Reason.COOLDOWN),
     "cooling: no increase": (
         free_rules(cooldown_bars=3), holding(50, entry_from=np.array([[2.0]])), 0.8, HOLD,
@@ -66,7 +64,7 @@ CASES = {
         free_rules(cooldown_bars=3, allow_short=True),
         holding(50, entry_from=np.array([[2.0]])), -0.5, 0.0, Reason.COOLDOWN),
     "cooled": (
-        free_rules(cooldown_bars=3), FLAT._replace(entry_from=np.array([[2.0]]), clock=2), 0.8,
+        free_rules(cooldown_bars=3), FLAT.but(entry_from=np.array([[2.0]]), clock=2), 0.8,
         0.8, Reason(0)),
     "a change inside the band": (
         free_rules(no_trade_band=0.05), holding(50), 0.54, HOLD, Reason.NO_TRADE_BAND),
@@ -110,7 +108,7 @@ def test_exposure_is_shared_in_proportion() -> None:
 
 
 def test_what_is_held_counts_before_what_is_asked() -> None:
-    state = open_accounts(1, 2, 10_000.0)._replace(shares=np.array([[400.0, 0.0]]))
+    state = open_accounts(1, 2, 10_000.0).but(shares=np.array([[400.0, 0.0]]))
     rules = free_rules(max_exposure=0.6)
     # 0.4 is held and kept; 0.2 of 0.6 is left for the other.
     verdict = assess(state, weight(HOLD, 0.5), flat([10.0, 10.0]), rules)
@@ -127,7 +125,7 @@ def test_every_intervention_is_logged() -> None:
     """Whatever differs between asked and allowed has a reason, in a wild run."""
     rng = np.random.default_rng(1)
     rules, state = every_rule(), open_accounts(500, 1, 10_000.0)
-    state = state._replace(
+    state = state.but(
         shares=np.round(rng.normal(0, 40, (500, 1))),
         weight_scale=np.where(rng.random(500) < 0.3, 0.5, 1.0),
         halted=rng.random(500) < 0.1,

@@ -14,7 +14,7 @@ HOLD = np.nan
 
 
 def market_of(*bars: Bar) -> Market:
-    columns = {name: np.stack([getattr(b, name) for b in bars]) for name in Bar.__slots__}
+    columns = {name: np.stack([getattr(b, name) for b in bars]) for name in Bar._fields}
     days = np.datetime64("2024-01-01", "ns") + np.arange(len(bars)) * np.timedelta64(1, "D")
     symbols = tuple(f"S{i}" for i in range(columns["open"].shape[1]))
     return Market(symbols, days, **columns)

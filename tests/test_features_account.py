@@ -22,7 +22,7 @@ def busy_accounts(n: int) -> State:
     rng = np.random.default_rng(n)
     shares = np.round(rng.normal(0, 300, (n, 1)))
     recent = tuple(np.where(rng.random((n, 1)) < 0.3, np.nan, rng.random((n, 1))) for _ in range(3))
-    return open_accounts(n, 1, 10_000.0)._replace(
+    return open_accounts(n, 1, 10_000.0).but(
         shares=shares,
         average_price=np.where(shares == 0, 0.0, rng.uniform(20, 40, (n, 1))),
         pending_shares=np.round(rng.normal(0, 30, (n, 1))),
@@ -41,7 +41,7 @@ def test_an_untouched_account_is_all_zeros():
 
 
 def test_every_column_by_hand():
-    state = open_accounts(1, 1, 10_000.0)._replace(
+    state = open_accounts(1, 1, 10_000.0).but(
         shares=np.array([[100.0]]),
         average_price=np.array([[40.0]]),
         pending_shares=np.array([[-20.0]]),
@@ -72,7 +72,7 @@ def test_every_column_by_hand():
 
 
 def test_a_short_position_gains_when_the_price_falls():
-    state = open_accounts(1, 1, 10_000.0)._replace(
+    state = open_accounts(1, 1, 10_000.0).but(
         shares=np.array([[-10.0]]),
         average_price=np.array([[50.0]]),
     )
@@ -81,7 +81,7 @@ def test_a_short_position_gains_when_the_price_falls():
 
 
 def test_a_ruined_account_stays_finite():
-    state = open_accounts(1, 1, 1000.0)._replace(
+    state = open_accounts(1, 1, 1000.0).but(
         shares=np.array([[-100.0]]),
         average_price=np.array([[1.0]]),
         equity=np.array([-500.0]),
@@ -94,28 +94,14 @@ def test_a_ruined_account_stays_finite():
 def test_one_account_has_the_bytes_it_has_among_many():
     state = busy_accounts(200)
     together = account_features(state, close(31.0))
-
-    def only(value, i):
-        if isinstance(value, tuple):
-            return tuple(only(v, i) for v in value)
-        if isinstance(value, int):
-            return value
-        return value[:, i : i + 1] if value is state.past_peaks else value[i : i + 1]
-
     for i in (0, 7, 199):
-        one = State(**{name: only(getattr(state, name), i) for name in State._fields})
-        assert account_features(one, close(31.0))[0].tobytes() == together[i].tobytes()
+        one = account_features(state.only([i]), close(31.0))
+        assert one[0].tobytes() == together[i].tobytes()
 
 
 def test_numpy_and_torch_agree_to_the_last_bit():
     state = busy_accounts(64)
-
-    def moved(value):
-        if isinstance(value, tuple):
-            return tuple(map(moved, value))
-        return value if isinstance(value, int) else torch.from_numpy(value)
-
-    other = State(**{name: moved(getattr(state, name)) for name in State._fields})
+    other = State(state.clock, torch.from_numpy(state.account), torch.from_numpy(state.position))
     bar = SimpleNamespace(close=torch.tensor([31.0], dtype=torch.float64))
     found = account_features(other, bar)
     assert found.dtype == torch.float32

@@ -76,7 +76,7 @@ class MarketBatch:
         self.n, self.rows, self.actions, self.cash = n, (first, rows[1]), actions, cash
         self.rules = rules
         self._settings, self._reward, self._rng = environment, reward, rng
-        self._market = PackedMarket.of(dataset.market, rules)
+        self._market = PackedMarket.of(dataset.market)
         self._scaled = scaler.transform(dataset.table)
         self._window = dataset.spec.window
         self._symbols = len(dataset.market.symbols)

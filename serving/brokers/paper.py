@@ -14,6 +14,7 @@ from core.accounts import State
 from core.bars import Bar
 from core.engine import Fills
 from core.errors import BrokerError
+from core.fills import NO_EXIT, STOP_EXIT
 from core.risk import Rules
 from serving.brokers.port import (
     Execution,
@@ -97,7 +98,7 @@ class PaperBroker:
         reports: list[Report] = []
         triggered: tuple[Ticket, ...] = ()
         left = float(after.pending_shares[0, 0])
-        leaving = len(fills.exits.positions) > 0
+        leaving = float(fills.exit_reason[0, 0]) != NO_EXIT
         # A sleeve that halts drops its order; the engine has put the liquidation in its place.
         halts = bool(after.halted[0]) and not bool(state.halted[0])
         if agent in self._working:
@@ -136,12 +137,12 @@ class PaperBroker:
         entry = self._entries.get(agent)
         if entry is None:
             raise BrokerError(f"{agent}: a stop came to life, but the ledger knows no entry for it")
-        leg: Leg = "stop" if bool(fills.exits.stopped[0]) else "target"
+        leg: Leg = "stop" if float(fills.exit_reason[0, 0]) == STOP_EXIT else "target"
         return replace(
             entry,
             leg=leg,
             kind="stop" if leg == "stop" else "limit",
-            shares=float(fills.exits.shares[0]) + left,
+            shares=float(fills.exit_shares[0, 0]) + left,
         )
 
     def _report(self, order_ref: str, status: Status, filled: float, remaining: float) -> Report:
@@ -180,15 +181,19 @@ class _Traded:
 
 def _opened(fills: Fills) -> _Traded:
     """Return what traded at the open."""
-    trade = fills.opening
-    shares, price = float(trade.shares[0, 0]), float(trade.price[0, 0])
-    slippage = float(trade.size[0, 0] * abs(trade.price - trade.open)[0, 0])
-    return _Traded(shares, price, float(trade.commission[0, 0]), slippage)
+    return _Traded(
+        shares=float(fills.open_shares[0, 0]),
+        price=float(fills.open_price[0, 0]),
+        commission=float(fills.open_commission[0, 0]),
+        slippage=float(fills.open_slippage[0, 0]),
+    )
 
 
 def _closed(fills: Fills) -> _Traded:
     """Return what a stop or target traded."""
-    trade = fills.exits
-    shares, price = float(trade.shares[0]), float(trade.price[0])
-    slippage = abs(shares) * abs(price - float(trade.level[0]))
-    return _Traded(shares, price, float(trade.commission[0]), slippage)
+    return _Traded(
+        shares=float(fills.exit_shares[0, 0]),
+        price=float(fills.exit_price[0, 0]),
+        commission=float(fills.exit_commission[0, 0]),
+        slippage=float(fills.exit_slippage[0, 0]),
+    )

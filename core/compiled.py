@@ -1,0 +1,162 @@
+"""Compiled: the rules as machine code, for the numbers of one account after the other.
+
+Owns how Python functions marked ``elementwise`` become machine code (numba), what the operations
+of ``core/arrays.py`` mean for single numbers, and where the code is kept between processes.
+Without reordering or fusing of floating-point operations, so that every bit is that of NumPy's
+arrays. Knows no rule.
+
+The first call in a process loads the code, which takes a quarter of a second; the very first on a
+machine compiles it, which takes some seconds. It is kept in the user's cache folder, under the
+hash of the sources it comes from: another version of the rules never runs the code of this one.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import arrays
+from core.arrays import ELEMENTWISE, Array
+
+_log = logging.getLogger(__name__)
+_by_arrays = False
+_registered: set[Callable[..., Any]] = set()
+
+
+class Compiled:
+    """A loop over accounts that becomes machine code when it is first called."""
+
+    def __init__(self, loop: Callable[..., None]) -> None:
+        self.__doc__, self.__name__ = loop.__doc__, loop.__name__
+        self._loop = loop
+        self._machine: Callable[..., None] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._machine is None:
+            self._machine = _machine(self._loop, _usable(cache_folder()))
+        try:
+            self._machine(*arguments)
+        except (OSError, EOFError, pickle.PickleError) as error:
+            # Of the cache, before the loop began: a full disk, a damaged file.
+            _log.warning("compiled code is not kept in %s: %s", cache_folder(), error)
+            self._machine = _machine(self._loop, None)
+            self._machine(*arguments)
+
+
+def _machine(loop: Callable[..., None], folder: Path | None) -> Callable[..., None]:
+    """Return what compiles ``loop`` for the arguments it is called with, kept in ``folder``."""
+    import numba
+
+    _register()
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    try:
+        config.CACHE_DIR = str(folder or "")
+        machine: Callable[..., None] = numba.njit(
+            loop, error_model="numpy", cache=folder is not None
+        )
+        return machine
+    finally:
+        config.CACHE_DIR = before
+
+
+def compiled(loop: Callable[..., None]) -> Compiled:
+    """Mark a loop over accounts that calls ``elementwise`` functions on the numbers of each."""
+    return Compiled(loop)
+
+
+def runs_compiled(position: Array) -> bool:
+    """Say whether accounts (n, k, …) run in machine code: NumPy's, with one symbol."""
+    return isinstance(position, np.ndarray) and position.shape[1] == 1 and not _by_arrays
+
+
+@contextmanager
+def by_arrays() -> Iterator[None]:
+    """Run NumPy accounts operation by operation inside, as torch's are: the reference."""
+    global _by_arrays
+    before, _by_arrays = _by_arrays, True
+    try:
+        yield
+    finally:
+        _by_arrays = before
+
+
+def cache_folder() -> Path:
+    """Return where compiled code is kept: in the user's cache, by the hash of its sources."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256()
+    for source in sorted({*Path(__file__).parent.glob("*.py"), *_sources()}):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return Path(cache) / "ratchet" / "compiled" / digest.hexdigest()[:16]
+
+
+def _sources() -> set[Path]:
+    return {Path(function.__code__.co_filename) for function in ELEMENTWISE}
+
+
+def _usable(folder: Path) -> Path | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _register() -> None:
+    """Tell numba what the elementwise functions and the operations are made of."""
+    from numba.extending import overload, register_jitable
+
+    if not _registered:
+        for operation, meaning in _operations().items():
+            overload(operation, jit_options={"forceinline": True})(meaning)
+            _registered.add(operation)
+    for function in ELEMENTWISE:
+        if function not in _registered:
+            register_jitable(forceinline=True)(function)
+            _registered.add(function)
+
+
+def _operations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return, for every operation of ``core/arrays.py``, what it means for single numbers.
+
+    NumPy's own rule of ``minimum`` and ``maximum``: the first, where it is smaller (larger) or
+    NaN, else the second.
+    """
+    return {
+        arrays.where: lambda c, yes, no: lambda c, yes, no: yes if c else no,
+        arrays.minimum: lambda a, b: lambda a, b: a if (a < b or a != a) else b,
+        arrays.maximum: lambda a, b: lambda a, b: a if (a > b or a != a) else b,
+        arrays.trunc: lambda a: lambda a: np.trunc(a),
+        arrays.floor: lambda a: lambda a: np.floor(a),
+        arrays.magnitude: lambda a: lambda a: abs(a),
+        arrays.sign: lambda a: lambda a: np.sign(a),
+        arrays.copysign: lambda a, b: lambda a, b: np.copysign(a, b),
+        arrays.is_nan: lambda a: lambda a: a != a,
+        arrays.total: lambda a: lambda a: a,
+        arrays.record: _record,
+        arrays.store: _store,
+    }
+
+
+def _record(kind: Any, block: Any, at: Any, first: Any) -> Any:
+    fields = range(len(kind.instance_class._fields))
+    numbers = ", ".join(f"block[at, 0, first + {field}]" for field in fields)
+    return _written("kind: Any, block: Any, at: Any, first: Any", f"return kind({numbers})")
+
+
+def _store(block: Any, at: Any, first: Any, values: Any) -> Any:
+    lines = (f"block[at, 0, first + {field}] = values[{field}]" for field in range(len(values)))
+    return _written("block: Any, at: Any, first: Any, values: Any", "; ".join(lines))
+
+
+def _written(parameters: str, body: str) -> Any:
+    """Return a function without a loop: numba does not unroll one over a tuple's fields."""
+    made: dict[str, Any] = {"Any": Any}
+    exec(f"def written({parameters}) -> Any: {body}", made)
+    return made["written"]
