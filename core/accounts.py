@@ -252,15 +252,22 @@ def choose(mask: Array, yes: State, no: State) -> State:
     ``choose(done, open_accounts(...), state)`` opens finished accounts anew. The clock is that
     of ``no``; what ``yes`` remembers by its own clock is moved.
     """
-    xp = namespace(mask)
     if later := no.clock - yes.clock:
         yes = yes.but(last_trade=yes.last_trade + later, entry_from=yes.entry_from + later)
-    picked = mask[:, None, None]
     return State(
         no.clock,
-        xp.where(picked, yes.account, no.account),
-        xp.where(picked, yes.position, no.position),
+        _chosen(mask, yes.account, no.account),
+        _chosen(mask, yes.position, no.position),
     )
+
+
+def _chosen(mask: Array, yes: Array, no: Array) -> Array:
+    if not isinstance(mask, np.ndarray):
+        return namespace(mask).where(mask[:, None, None], yes, no)
+    rows = np.flatnonzero(mask)  # mostly few
+    chosen = no.copy()
+    chosen[rows] = yes[rows]
+    return chosen
 
 
 def state_to_json(state: State) -> dict[str, Any]:

@@ -39,12 +39,12 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> None:
         if self._machine is None:
-            self._machine = _machine(self._loop, _usable(cache_folder()))
+            self._machine = _machine(self._loop, _usable(cache_folder(self._loop)))
         try:
             self._machine(*arguments)
         except (OSError, EOFError, pickle.PickleError) as error:
             # Of the cache, before the loop began: a full disk, a damaged file.
-            _log.warning("compiled code is not kept in %s: %s", cache_folder(), error)
+            _log.warning("no compiled code in %s: %s", cache_folder(self._loop), error)
             self._machine = _machine(self._loop, None)
             self._machine(*arguments)
 
@@ -87,17 +87,17 @@ def by_arrays() -> Iterator[None]:
         _by_arrays = before
 
 
-def cache_folder() -> Path:
-    """Return where compiled code is kept: in the user's cache, by the hash of its sources."""
+def cache_folder(loop: Callable[..., None]) -> Path:
+    """Return where the code of ``loop`` is kept: in the user's cache, by the hash of its sources.
+
+    Those are the modules of this package and of its own.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    packages = {Path(__file__).parent, Path(loop.__code__.co_filename).parent}
     digest = hashlib.sha256()
-    for source in sorted({*Path(__file__).parent.glob("*.py"), *_sources()}):
+    for source in sorted(source for package in packages for source in package.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return Path(cache) / "ratchet" / "compiled" / digest.hexdigest()[:16]
-
-
-def _sources() -> set[Path]:
-    return {Path(function.__code__.co_filename) for function in ELEMENTWISE}
 
 
 def _usable(folder: Path) -> Path | None:

@@ -4,10 +4,25 @@ Owns the columns and their scaling to about ±1. Array code for ``n`` accounts a
 torch, the same in training and trading. Knows nothing of the market beyond the newest close.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-from core.accounts import RECENT_DECISIONS, State
-from core.arrays import Array, namespace
+import numpy as np
+
+from core.accounts import RECENT, RECENT_DECISIONS, Holding, Recent, Standing, State
+from core.arrays import (
+    Array,
+    elementwise,
+    is_nan,
+    maximum,
+    minimum,
+    namespace,
+    record,
+    sign,
+    store,
+    where,
+)
+from core.bars import Bar, MarketRows, gathered, packed
+from core.compiled import compiled, runs_compiled
 
 SYMBOL_COLUMNS = (
     "position_weight",  # value of the shares / equity
@@ -26,30 +41,83 @@ ACCOUNT_COLUMNS = SYMBOL_COLUMNS + SLEEVE_COLUMNS  # of an account with one symb
 LIMIT = 5.0  # every column is clipped to ± this
 
 
-def account_features(state: State, bar: Any) -> Array:
+class Seen(NamedTuple):
+    """What an agent sees of one account and one symbol; the columns in their order."""
+
+    position_weight: Array
+    pending_weight: Array
+    unrealised_return: Array
+    bars_since_trade: Array
+    cooldown: Array
+    decision_1: Array
+    decision_2: Array
+    decision_3: Array
+    drawdown: Array
+    month_return: Array
+    reducing: Array
+
+
+def account_features(state: State, bar: Bar | MarketRows) -> Array:
     """Return (n, a) float32 after ``settle`` at the close of ``bar``; always finite.
 
     ``a`` is ``len(ACCOUNT_COLUMNS)`` for one symbol; with ``k`` symbols each of
     ``SYMBOL_COLUMNS`` takes k columns. A decision to hold counts as the weight held.
     """
-    xp = namespace(state.cash)
-    equity = xp.where(state.equity > 0.0, state.equity, state.opening_equity)[:, None]
-    weight = state.shares * bar.close / equity
-    held = state.shares != 0.0
-    entry = xp.where(held, state.entry_price, 1.0)
-    gain = (bar.close / entry - 1.0) * xp.sign(state.shares)
-    since, cooldown = state.bars_since_trade, state.cooldown
-    columns = [
-        weight,
-        state.pending_shares * bar.close / equity,
-        10.0 * gain,
-        since / (since + 20.0),
-        cooldown / (cooldown + 5.0),
-        *(xp.where(xp.isnan(asked), weight, asked) for asked in state.recent),
-        5.0 * state.drawdown[:, None],
-        10.0 * state.month_return[:, None],
-        xp.astype(state.reducing, xp.float64)[:, None],
-    ]
-    # minimum of maximum: array_api_compat's clip costs six times as much.
-    bounded = xp.minimum(xp.maximum(xp.concat(columns, axis=1), -LIMIT), LIMIT)
-    return xp.astype(bounded, xp.float32)
+    clock, account, position = float(state.clock), state.account, state.position
+    if runs_compiled(position):
+        features = np.empty((len(position), 1, len(ACCOUNT_COLUMNS)), np.float32)
+        see_each(clock, account, position, *packed(bar, len(position)), features)
+        return features[:, 0]
+    xp = namespace(position)
+    columns = seen(
+        clock,
+        record(Standing, account, ..., 0),
+        record(Holding, position, ..., 0),
+        record(Recent, position, ..., RECENT),
+        record(Bar, gathered(bar), ..., 0).close,
+    )
+    return xp.astype(xp.concat(columns, axis=1), xp.float32)
+
+
+@compiled
+def see_each(
+    clock: float, account: Array, position: Array, table: Array, rows: Array, features: Array
+) -> None:
+    """Write what is ``seen`` of one account after the other, in machine code."""
+    for i in range(len(account)):
+        columns = seen(
+            clock,
+            record(Standing, account, i, 0),
+            record(Holding, position, i, 0),
+            record(Recent, position, i, RECENT),
+            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0).close,
+        )
+        store(features, i, 0, columns)
+
+
+@elementwise
+def seen(clock: float, standing: Standing, held: Holding, recent: Recent, close: Array) -> Seen:
+    """Return the columns, each within ± LIMIT."""
+    equity = where(standing.equity > 0.0, standing.equity, standing.opening_equity)
+    weight = held.shares * close / equity
+    entry = where(held.shares != 0.0, held.average_price, 1.0)
+    since, cooldown = clock - held.last_trade, maximum(held.entry_from - clock, 0.0)
+    return Seen(
+        position_weight=bounded(weight),
+        pending_weight=bounded(held.pending_shares * close / equity),
+        unrealised_return=bounded(10.0 * ((close / entry - 1.0) * sign(held.shares))),
+        bars_since_trade=bounded(since / (since + 20.0)),
+        cooldown=bounded(cooldown / (cooldown + 5.0)),
+        decision_1=bounded(where(is_nan(recent.newest), weight, recent.newest)),
+        decision_2=bounded(where(is_nan(recent.second), weight, recent.second)),
+        decision_3=bounded(where(is_nan(recent.third), weight, recent.third)),
+        drawdown=bounded(5.0 * (1.0 - standing.equity / standing.peak)),
+        month_return=bounded(10.0 * (standing.equity / standing.average_equity - 1.0)),
+        reducing=standing.reducing,
+    )
+
+
+@elementwise
+def bounded(number: Array) -> Array:
+    """Keep a column within ± LIMIT."""
+    return minimum(maximum(number, -LIMIT), LIMIT)

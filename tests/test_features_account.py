@@ -1,10 +1,11 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from core_kit import flat
 
 from core.accounts import State, open_accounts
+from core.bars import Bar
+from core.compiled import by_arrays
 from features.account import (
     ACCOUNT_COLUMNS,
     LIMIT,
@@ -14,8 +15,8 @@ from features.account import (
 )
 
 
-def close(*prices: float) -> SimpleNamespace:
-    return SimpleNamespace(close=np.array(prices))
+def close(*prices: float) -> Bar:
+    return flat(prices)
 
 
 def busy_accounts(n: int) -> State:
@@ -102,10 +103,17 @@ def test_one_account_has_the_bytes_it_has_among_many():
 def test_numpy_and_torch_agree_to_the_last_bit():
     state = busy_accounts(64)
     other = State(state.clock, torch.from_numpy(state.account), torch.from_numpy(state.position))
-    bar = SimpleNamespace(close=torch.tensor([31.0], dtype=torch.float64))
+    bar = Bar(*map(torch.from_numpy, close(31.0)))
     found = account_features(other, bar)
     assert found.dtype == torch.float32
     assert found.numpy().tobytes() == account_features(state, close(31.0)).tobytes()
+
+
+def test_machine_code_has_the_bytes_of_arrays():
+    state = busy_accounts(64)
+    with by_arrays():
+        expected = account_features(state, close(31.0))
+    assert account_features(state, close(31.0)).tobytes() == expected.tobytes()
 
 
 def test_each_symbol_of_an_account_has_its_columns():

@@ -79,10 +79,10 @@ class MarketBatch:
         self._market = PackedMarket.of(dataset.market)
         self._scaled = scaler.transform(dataset.table)
         self._window = dataset.spec.window
-        self._symbols = len(dataset.market.symbols)
         self.width = len(observation_columns(dataset.spec))
         self.bound = max(dataset.spec.clip, LIMIT)  # of every number in an observation
-        self.state = self._opened()
+        self._fresh = open_accounts(n, len(dataset.market.symbols), cash)
+        self.state = self._fresh
         self.row = np.full(n, first)
         self._age = np.zeros(n, np.int64)
         self._moments = Moments(n)
@@ -94,7 +94,7 @@ class MarketBatch:
 
     def begin(self, row: np.ndarray) -> np.ndarray:
         """Open every account at its ``row`` (n,) and return the first observation (n, D)."""
-        self.state = self._opened()
+        self.state = self._fresh
         self._age = np.zeros(self.n, np.int64)
         self._moments = Moments(self.n)
         self.row = row
@@ -121,7 +121,7 @@ class MarketBatch:
         row = self.row
         observation = last = self._observe()
         if (terminated | truncated).any():
-            observation = self._begin_again(terminated | truncated)
+            observation = self._begin_again(terminated | truncated, last)
         return Step(
             observation=observation,
             reward=reward,
@@ -138,29 +138,30 @@ class MarketBatch:
         """Return what accounts with features ``account`` (m, a) see at ``row`` (m,)."""
         return np.asarray(observe_rows(self._scaled, row, self._window, account))
 
-    def _opened(self) -> State:
-        return open_accounts(self.n, self._symbols, self.cash)
-
     def _starts(self, ended: np.ndarray) -> np.ndarray:
         first, stop = self.rows
         return np.where(ended, self._rng.integers(first, stop - 1, self.n), self.row)
 
-    def _begin_again(self, ended: np.ndarray) -> np.ndarray:
-        self.state = choose(ended, self._opened(), self.state)
+    def _begin_again(self, ended: np.ndarray, last: np.ndarray) -> np.ndarray:
+        self.state = choose(ended, self._fresh, self.state)
         self._age = np.where(ended, 0, self._age)
         self.row = self._starts(ended)
         self._bar = self._market.at(self.row)
-        return self._observe()
+        observation, some = last.copy(), np.flatnonzero(ended)
+        opened, rows = self.state.only(some), self.row[some]
+        observation[some] = self.observation(rows, account_features(opened, self._market.at(rows)))
+        return observation
 
     def _rewarded(self, before: State, after: State, ended: np.ndarray) -> np.ndarray:
+        log_return = after.log_return
         outcome = Outcome(
-            log_return=after.log_return,
+            log_return=log_return,
             drawdown=after.drawdown,
             drawdown_before=before.drawdown,
             mean=self._moments.mean,
             mean_square=self._moments.mean_square,
         )
-        self._moments.update(after.log_return, ended)
+        self._moments.update(log_return, ended)
         return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
 
     def _observe(self) -> np.ndarray:
