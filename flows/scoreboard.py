@@ -31,7 +31,7 @@ HEADS = (
 )
 CANDIDATE = "candidate"
 WIDTH = 132  # characters that the table needs
-BASELINES = ("buy_and_hold", "ma_crossover", "flat", "random")
+BASELINES = ("buy_and_hold", "ma_crossover", "volatility_target", "flat", "random")
 
 
 def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> None:

@@ -1,6 +1,6 @@
 """Baselines as policies of the same contract: what a trained candidate has to beat.
 
-Owns four graphs. Each answers like a trained policy, so that the registry, the gate, the backtest
+Owns five graphs. Each answers like a trained policy, so that the registry, the gate, the backtest
 and the worker need no second path for them.
 
     flat          weight 0
@@ -8,6 +8,9 @@ and the worker need no second path for them.
                   once and kept, and bought back where a risk rule had cut the position
     ma_crossover  weight 1 where EMA 12 of the close lies above EMA 26 (the MACD line is positive),
                   else 0; the rolling scaler shows no level, there: above the line's own mean
+    volatility_target  weight 1 at the usual volatility (the centre of the scaler's training rows)
+                  or below, else the usual over the present one: risk control without a view; of
+                  the rolling scaler, a deviation counts as ROLLING_SPREAD of the usual
     random        weight 0 or 1 by a hash of the observation and the seed, evenly
 """
 
@@ -21,11 +24,13 @@ from features.observation import observation_columns
 from features.scaler import Scaler
 from features.spec import FeatureSpec
 
-BaselineKind = Literal["flat", "buy_and_hold", "ma_crossover", "random"]
+BaselineKind = Literal["flat", "buy_and_hold", "ma_crossover", "volatility_target", "random"]
 BASELINES: tuple[BaselineKind, ...] = get_args(BaselineKind)
 
 OPSET, IR_VERSION = 17, 8  # read by every ONNX Runtime since 1.13
 CROSSOVER_COLUMN = "macd"
+VOLATILITY_COLUMN = "volatility_20"
+ROLLING_SPREAD = 0.5  # spread over centre of the volatility where the scaler knows neither
 POSITION_COLUMNS = ("position_weight", "pending_weight")
 INVESTED = 0.9  # of the equity; leaves room for sizing and whole shares
 PRIME = 2**31 - 1  # modulus of the random policy's hash; products of two residues fit int64
@@ -36,7 +41,7 @@ def make_baseline(kind: str, spec: FeatureSpec, scaler: Scaler, seed: int = 0) -
     """Return the ONNX graph of a baseline for one symbol; same arguments, same bytes.
 
     ``seed`` matters to ``random`` alone. Raises ``ConfigError`` for an unknown kind, and for
-    ``ma_crossover`` where the spec lacks its column.
+    ``ma_crossover`` and ``volatility_target`` where the spec lacks their column.
     """
     columns = observation_columns(spec)
     if kind == "flat":
@@ -50,6 +55,9 @@ def make_baseline(kind: str, spec: FeatureSpec, scaler: Scaler, seed: int = 0) -
     if kind == "ma_crossover":
         index, crossing = _crossing(columns, spec, scaler)
         return _Graph(columns, kind).above(index, crossing).finish()
+    if kind == "volatility_target":
+        index, slope = _unusual(columns, spec, scaler)
+        return _Graph(columns, kind).against(index, slope).finish()
     if kind == "random":
         return _Graph(columns, kind).coin(np.random.default_rng(seed)).finish()
     raise ConfigError(f"no baseline {kind!r}; known: {', '.join(BASELINES)}")
@@ -60,16 +68,31 @@ def _crossing(columns: Sequence[str], spec: FeatureSpec, scaler: Scaler) -> tupl
 
     The scaler is monotone, so comparing scaled values is comparing raw ones.
     """
-    if CROSSOVER_COLUMN not in spec.columns:
-        raise ConfigError(
-            f"baseline ma_crossover needs the indicator `{CROSSOVER_COLUMN}`; add it to "
-            f"features.indicators in params.yaml, found {', '.join(spec.columns)}"
-        )
+    _require(CROSSOVER_COLUMN, "ma_crossover", spec)
     zero = 0.0
     if spec.scaler != "rolling":
         scaled = scaler.transform(np.zeros((1, len(spec.columns))))
         zero = float(scaled[0, spec.columns.index(CROSSOVER_COLUMN)])
     return columns.index(CROSSOVER_COLUMN), zero
+
+
+def _unusual(columns: Sequence[str], spec: FeatureSpec, scaler: Scaler) -> tuple[int, float]:
+    """Where the column stands in the newest row, and its spread over its centre."""
+    _require(VOLATILITY_COLUMN, "volatility_target", spec)
+    slope = ROLLING_SPREAD
+    if spec.scaler != "rolling":
+        place = spec.columns.index(VOLATILITY_COLUMN)
+        centre = scaler.centre[place]
+        slope = scaler.spread[place] / centre if centre > 0.0 else ROLLING_SPREAD
+    return columns.index(VOLATILITY_COLUMN), slope
+
+
+def _require(column: str, kind: str, spec: FeatureSpec) -> None:
+    if column not in spec.columns:
+        raise ConfigError(
+            f"baseline {kind} needs the indicator `{column}`; add it to features.indicators in "
+            f"params.yaml, found {', '.join(spec.columns)}"
+        )
 
 
 class _Graph:
@@ -103,6 +126,15 @@ class _Graph:
         self._node("Sigmoid", [self._node("Sub", [signal, threshold])], "score")
         other = self._node("Sub", [self._number("one", 1.0), "score"])
         return self._confidence(self._node("Max", ["score", other]))
+
+    def against(self, index: int, slope: float) -> "_Graph":
+        """Answer 1 / (1 + slope × column), at most 1."""
+        excess = self._node("Mul", [self._column(index), self._number("slope", slope)])
+        one = self._number("one", 1.0)
+        scale = self._node("Max", [self._node("Add", [excess, one]), one])
+        self._node("Div", [one, scale], "weight")
+        self._node("Identity", ["weight"], "score")
+        return self._certain()
 
     def coin(self, rng: np.random.Generator) -> "_Graph":
         """Answer 0 or 1 by the lowest bit of a modular hash; exact integer arithmetic."""

@@ -27,7 +27,7 @@ class Card:
     """One policy's identity and lineage; plain data, no live object."""
 
     agent: str
-    algorithm: str  # ppo, sac, or a baseline: flat, buy_and_hold, ma_crossover, random
+    algorithm: str  # ppo, sac, or one of registry.baselines.BASELINES
     symbols: tuple[str, ...]  # traded, in the order of the policy's outputs
     signal_symbol: str  # whose features the policy sees
     interval: str  # of its bars: 1d, 1h …

@@ -26,7 +26,10 @@ YEAR = 252**0.5
 BARS = 470
 PARAMS: dict[str, Any] = {
     "agents": {"demo": {"symbol": "AAPL"}},
-    "features": {"indicators": ["return_1", "macd", "rsi_14"], "include_vix": False},
+    "features": {
+        "indicators": ["return_1", "macd", "rsi_14", "volatility_20"],
+        "include_vix": False,
+    },
 }
 CARD = Card(
     agent="demo",
@@ -49,7 +52,7 @@ def make_spec(**environment: Any) -> FeatureSpec:
 
 def make_scaler(spec: FeatureSpec) -> Scaler:
     rng = np.random.default_rng(3)
-    rows = rng.normal([0.001, 0.004, 0.1], [0.02, 0.01, 0.3], size=(400, 3))
+    rows = rng.normal([0.001, 0.004, 0.1, 0.02], [0.02, 0.01, 0.3, 0.005], size=(400, 4))
     return Scaler.fit(rows, spec)
 
 

@@ -22,7 +22,7 @@ SECTIONS: Mapping[str, Any] = {
         "other": {"symbol": "ABSENT"},
     },
     "features": {
-        "indicators": ["return_1", "return_5", "macd", "rsi_14"],
+        "indicators": ["return_1", "return_5", "macd", "rsi_14", "volatility_20"],
         "include_vix": False,
         "anchor_years": 1,
     },

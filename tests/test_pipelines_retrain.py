@@ -97,7 +97,7 @@ def test_the_verdict_decides_and_nothing_else(world: World) -> None:
 
 def test_everybody_stands_on_the_same_unseen_bars(world: World) -> None:
     assert set(world.first.contenders) == {
-        "candidate", "flat", "buy_and_hold", "ma_crossover", "random",
+        "candidate", "flat", "buy_and_hold", "ma_crossover", "volatility_target", "random",
     }  # fmt: skip
     assert world.first.contenders["flat"]["total_return"] == 0.0
     assert all("sharpe" in measures for measures in world.first.contenders.values())

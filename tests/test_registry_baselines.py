@@ -49,11 +49,11 @@ def test_buy_and_hold_buys_once_and_keeps() -> None:
 @pytest.mark.parametrize("window", [1, 3])
 def test_the_crossover_turns_exactly_where_the_averages_cross(window: int) -> None:
     spec = make_spec(window=window)
-    raw = np.array([[0.0, value, 0.0] for value in (-1e-3, -1e-7, 0.0, 1e-7, 1e-3)])
+    raw = np.array([[0.0, value, 0.0, 0.0] for value in (-1e-3, -1e-7, 0.0, 1e-7, 1e-3)])
     scaled = make_scaler(spec).transform(raw)
     # The older rows of the window say the opposite: only the newest row may count.
-    older = np.repeat(-scaled, window - 1, axis=1).reshape(5, (window - 1) * 3)
-    account = np.zeros((5, len(COLUMNS) - 3), np.float32)
+    older = np.repeat(-scaled, window - 1, axis=1).reshape(5, (window - 1) * 4)
+    account = np.zeros((5, len(COLUMNS) - 4), np.float32)
     decision = decide("ma_crossover", np.hstack([older, scaled, account]), spec)
     assert decision.weight[:, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0]
     assert (np.diff(decision.score[:, 0]) >= 0).all()
@@ -63,7 +63,7 @@ def test_the_crossover_turns_exactly_where_the_averages_cross(window: int) -> No
 def test_the_crossover_of_a_rolling_scaler_is_against_its_mean() -> None:
     features = PARAMS["features"] | {"scaler": "rolling"}
     spec = spec_from(parse_params(PARAMS | {"features": features}))
-    policy = Policy.open(make_baseline("ma_crossover", spec, Scaler.fit(np.empty((0, 3)), spec)), 1)
+    policy = Policy.open(make_baseline("ma_crossover", spec, Scaler.fit(np.empty((0, 4)), spec)), 1)
     decision = policy.decide(np.vstack([with_columns(macd=-0.1), with_columns(macd=0.1)]))
     assert decision.weight[:, 0].tolist() == [0.0, 1.0]
 
@@ -74,6 +74,25 @@ def test_the_crossover_says_which_indicator_it_misses() -> None:
     scaler = Scaler.fit(np.array([[0.0], [1.0]]), spec)
     with pytest.raises(ConfigError, match=r"needs the indicator `macd`.*found return_1"):
         make_baseline("ma_crossover", spec, scaler)
+
+
+def test_the_volatility_target_halves_the_weight_at_twice_the_usual_volatility() -> None:
+    column = {"indicators": ["return_1", "volatility_20"], "include_vix": False}
+    spec = spec_from(parse_params(PARAMS | {"features": column}))
+    scaler = Scaler.fit(np.array([[0.0, 0.005], [0.0, 0.015], [0.0, 0.010]]), spec)
+    raw = np.array([[0.0, value] for value in (0.005, 0.010, 0.020, 0.025)])
+    account = np.zeros((4, len(observation_columns(spec)) - 2), np.float32)
+    policy = Policy.open(make_baseline("volatility_target", spec, scaler), 1)
+    decision = policy.decide(np.hstack([scaler.transform(raw), account]))
+    assert decision.weight[:, 0] == pytest.approx([1.0, 1.0, 0.5, 0.4], abs=1e-6)
+
+
+def test_the_volatility_target_says_which_indicator_it_misses() -> None:
+    features = {"indicators": ["return_1"], "include_vix": False}
+    spec = spec_from(parse_params(PARAMS | {"features": features}))
+    scaler = Scaler.fit(np.array([[0.0], [1.0]]), spec)
+    with pytest.raises(ConfigError, match="volatility_target needs the indicator `volatility_20`"):
+        make_baseline("volatility_target", spec, scaler)
 
 
 def test_random_is_even_repeatable_and_seeded() -> None:

@@ -71,7 +71,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     sha256 = save_bundle(tmp_path / "b", policy, spec, scaler, card)
     loaded = load_bundle(tmp_path / "b", expect_sha256=sha256)
     assert (loaded.card, loaded.spec, loaded.policy_onnx) == (card, spec, policy)
-    rows = np.random.default_rng(1).normal(size=(5, 3))
+    rows = np.random.default_rng(1).normal(size=(5, 4))
     assert loaded.scaler.transform(rows).tobytes() == scaler.transform(rows).tobytes()
     decision = loaded.decide(np.full((2, SIZE), 0.5, np.float32))
     assert decision.weight.tolist() == [[SIZE / 2], [SIZE / 2]]

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from core.errors import NotEnoughData
 from core.settings import Split
-from training.splits import Window, divide, gap_bars, stop_of, walk_forward, worst_drawdown
+from training.splits import (
+    Window,
+    combinatorial,
+    divide,
+    gap_bars,
+    paths,
+    stop_of,
+    walk_forward,
+    worst_drawdown,
+)
 
 SPLIT = Split()  # 70 / 15 / 15, embargo 5, 126 for paper, folds from 40 %
 
@@ -99,3 +108,34 @@ def test_a_time_becomes_the_row_after_it() -> None:
     assert stop_of(time, np.datetime64("2020-01-03", "ns")) == 2
     assert stop_of(time, np.datetime64("2020-01-05", "ns")) == 2
     assert stop_of(time, np.datetime64("2021-01-05", "ns")) == 3
+
+
+def test_six_groups_two_tested_give_fifteen_splits_and_five_paths() -> None:
+    # López de Prado (2018), figures 12.1 and 12.2.
+    splits = combinatorial(Window(100, 700), groups=6, tested=2, gap=6)
+    assert len(splits) == 15
+    assert splits[0].tested == (0, 1)
+    assert splits[-1].tested == (4, 5)
+    walks = paths(splits, 6)
+    assert len(walks) == 5
+    # The book's second path: groups 1 to 6 from splits 2, 6, 6, 7, 8 and 9, counted from 1.
+    assert [split + 1 for split in walks[1]] == [2, 6, 6, 7, 8, 9]
+    for group, column in enumerate(zip(*walks, strict=True)):
+        assert len(set(column)) == 5  # every tested group is used once
+        assert all(group in splits[split].tested for split in column)
+
+
+def test_rows_beside_a_tested_group_are_known_to_nobody() -> None:
+    splits = combinatorial(Window(100, 700), groups=6, tested=2, gap=6)
+    middle = next(split for split in splits if split.tested == (1, 4))
+    assert middle.tested_rows.tolist() == [*range(200, 300), *range(500, 600)]
+    assert middle.known_rows.tolist() == [
+        *range(100, 194), *range(306, 494), *range(606, 700)
+    ]  # fmt: skip
+    joined = splits[0]
+    assert joined.known_rows.tolist() == list(range(306, 700))
+
+
+def test_groups_that_a_gap_would_swallow_are_refused() -> None:
+    with pytest.raises(NotEnoughData, match="60 rows in 6 groups, 2 of them tested, with gaps"):
+        combinatorial(Window(0, 60), groups=6, tested=2, gap=6)

@@ -1,7 +1,7 @@
 """Splits: which rows a policy may learn from, be tuned on, be judged by, and never see.
 
 Owns the arithmetic of time: train | gap | validation | gap | hold-out | paper, and walk-forward
-folds inside the research rows. Knows neither learners nor files.
+folds and combinatorial splits inside the research rows. Knows neither learners nor files.
 
 A *gap* is purge + embargo. An observation at row t holds rows t-window+1 … t; its decision is
 filled at the open of t+1 and rewarded with the change of equity up to the close of
@@ -10,7 +10,9 @@ both a sample of the earlier window and one of the later window contain; the emb
 ``embargo_bars`` on top, for returns that are correlated over a few bars.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -114,6 +116,48 @@ def walk_forward(timeline: Timeline, folds: int, split: Split, window: int) -> t
             )
         made.append(fold)
     return tuple(made)
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One of the combinatorial splits: some groups of rows are tested, the others known."""
+
+    tested: tuple[int, ...]  # groups
+    known_rows: np.ndarray  # purged and embargoed beside every tested group
+    tested_rows: np.ndarray
+
+
+def combinatorial(rows: Window, groups: int, tested: int, gap: int) -> tuple[Combination, ...]:
+    """Return every way to test ``tested`` of ``groups`` equal parts of ``rows``, in order.
+
+    Combinatorial purged cross-validation: López de Prado (2018), Advances in Financial Machine
+    Learning, section 12.4. ``gap`` (``gap_bars``) rows on either side of a tested part are known
+    to nobody. Raises ``NotEnoughData`` where a part would be no longer than the two gaps.
+    """
+    edges = np.linspace(rows.start, rows.stop, groups + 1).astype(int)
+    if np.diff(edges).min() <= 2 * gap or not 0 < tested < groups:
+        raise NotEnoughData(
+            f"{len(rows)} rows in {groups} groups, {tested} of them tested, with gaps of {gap}: "
+            "a group must be longer than two gaps, and some must be known; use fewer groups"
+        )
+    group = np.repeat(np.arange(groups), np.diff(edges))
+    place = np.arange(rows.start, rows.stop)
+    made = []
+    for chosen in combinations(range(groups), tested):
+        is_tested = np.isin(group, chosen)
+        near = np.convolve(is_tested, np.ones(2 * gap + 1), mode="same") > 0.5
+        made.append(Combination(chosen, place[~near], place[is_tested]))
+    return tuple(made)
+
+
+def paths(splits: Sequence[Combination], groups: int) -> tuple[tuple[int, ...], ...]:
+    """Assemble the tested groups of all ``splits`` into whole walks over the rows.
+
+    A path names, group by group, the split whose test it takes; every tested group is used once.
+    Of C(N, k) splits there are C(N, k) k / N paths (the same source, section 12.4.1).
+    """
+    tests = [[n for n, split in enumerate(splits) if g in split.tested] for g in range(groups)]
+    return tuple(zip(*tests, strict=True))
 
 
 def worst_drawdown(price: np.ndarray) -> float:
