@@ -4,7 +4,7 @@ Owns what an account remembers, how it is opened and how it is written to JSON. 
 prices nor rules: ``core/engine.py`` turns one state into the next.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -268,6 +268,16 @@ def _chosen(mask: Array, yes: Array, no: Array) -> Array:
     chosen = no.copy()
     chosen[rows] = yes[rows]
     return chosen
+
+
+def joined(states: Sequence[State]) -> State:
+    """Return the accounts of ``states`` as those of one; the clock is that of the last."""
+    xp = namespace(states[0].account)
+    return State(
+        states[-1].clock,
+        xp.concat([state.account for state in states], axis=0),
+        xp.concat([state.position for state in states], axis=0),
+    )
 
 
 def state_to_json(state: State) -> dict[str, Any]:

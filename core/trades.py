@@ -65,12 +65,8 @@ class FillLog(NamedTuple):
 
 def log_fills(fills: Sequence[Fills], account: int = 0) -> FillLog:
     """Return the fills of one account, one element of ``fills`` per bar."""
-    return FillLog(
-        *(
-            np.stack([np.asarray(getattr(each, name))[account] for each in fills])
-            for name in FillLog._fields
-        )
-    )
+    bars = Fills(np.stack([np.asarray(each.block)[account] for each in fills]))
+    return FillLog(*(getattr(bars, name) for name in FillLog._fields))
 
 
 def trades_of(market: Market, fills: FillLog) -> list[Trade]:

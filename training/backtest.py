@@ -5,20 +5,21 @@ bars gives, bar by bar, what the paper worker gives on them; ``pipelines/parity.
 against each other. Knows neither where a policy comes from nor what its result decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
-from core.accounts import open_accounts
-from core.bars import Market, bar_at
+from core.accounts import State, joined, open_accounts
+from core.bars import Market
 from core.calendar import bars_per_year
-from core.engine import settle, submit
+from core.engine import PackedMarket, settle, submit
 from core.errors import NotEnoughData
 from core.fills import Fills
 from core.metrics import bar_returns, performance
+from core.risk import Verdict
 from core.rules import Rules
 from core.trades import FillLog, Trade, log_fills, trades_of
 from features.account import account_features
@@ -84,67 +85,54 @@ def run(
             f"between {dataset.first_row} (warm-up) and {len(dataset)}"
         )
     scaled = scaler.transform(dataset.table)
+    market = PackedMarket.of(dataset.market)
     state = open_accounts(1, len(dataset.market.symbols), cash)
-    fills: list[Fills] = []
-    kept: dict[str, list[np.ndarray]] = {name: [] for name in _KEPT}
+    bars: list[_Bar] = []
     for row in range(rows.start, rows.stop):
-        bar = bar_at(dataset.market, row)
-        settlement = settle(state, bar, rules)
-        state = settlement.state
-        account = account_features(state, bar)
-        observation = observe_rows(scaled, np.array([row]), dataset.spec.window, account)
+        at = np.array([row])
+        bar = market.at(at)
+        settled, fills = settle(state, bar, rules)
+        account = account_features(settled, bar)
+        observation = observe_rows(scaled, at, dataset.spec.window, account)
         decision = policy.decide(observation)
-        submission = submit(state, decision.weight, bar, rules)
-        fills.append(settlement.fills)
-        values = (
-            state.equity[0],
-            (state.shares * bar.close)[0, 0] / state.equity[0],
-            decision.weight[0, 0],
-            submission.verdict.allowed[0, 0],
-            submission.verdict.reasons[0, 0],
-            decision.score[0, 0],
-            decision.confidence[0],
-            observation[0],
-        )
-        for name, value in zip(_KEPT, values, strict=True):
-            kept[name].append(value)
-        state = submission.state
-    market = dataset.market.rows(rows.start, rows.stop)
-    return _result(market, cash, kept, log_fills(fills), bars_per_year(dataset.interval))
+        state, verdict = submit(settled, decision.weight, bar, rules)
+        bars.append(_Bar(settled, fills, observation, decision, verdict))
+    traded = dataset.market.rows(rows.start, rows.stop)
+    return _result(traded, cash, bars, bars_per_year(dataset.interval))
 
 
-_KEPT = (
-    "equity",
-    "position",
-    "asked",
-    "allowed",
-    "reasons",
-    "score",
-    "confidence",
-    "observations",
-)
+class _Bar(NamedTuple):
+    """What one bar leaves behind."""
+
+    state: State
+    fills: Fills
+    observation: np.ndarray
+    decision: Decision
+    verdict: Verdict
 
 
-def _result(
-    market: Market,
-    cash: float,
-    kept: Mapping[str, list[np.ndarray]],
-    fills: FillLog,
-    per_year: float,
-) -> BacktestResult:
-    arrays = {name: np.stack(values) for name, values in kept.items()}
+def _result(market: Market, cash: float, bars: Sequence[_Bar], per_year: float) -> BacktestResult:
+    fills = log_fills([bar.fills for bar in bars])
     trades = tuple(trades_of(market, fills))
+    # The bars of one account, joined, read like as many accounts.
+    states = joined([bar.state for bar in bars])
+    asked = np.concatenate([bar.decision.weight for bar in bars])
+    verdict = Verdict(asked, np.concatenate([bar.verdict.block for bar in bars]))
+    position = (states.shares * market.close)[:, 0] / states.equity
     return BacktestResult(
         market=market,
         opening_cash=cash,
+        equity=states.equity,
+        position=position,
+        asked=asked[:, 0],
+        allowed=verdict.allowed[:, 0],
+        reasons=verdict.reasons[:, 0],
+        score=np.concatenate([bar.decision.score[:, 0] for bar in bars]),
+        confidence=np.concatenate([bar.decision.confidence for bar in bars]),
+        observations=np.concatenate([bar.observation for bar in bars]),
         fills=fills,
         trades=trades,
         metrics=performance(
-            np.append(cash, arrays["equity"]),
-            per_year,
-            trades,
-            fills.traded_value,
-            np.abs(arrays["position"]),
+            np.append(cash, states.equity), per_year, trades, fills.traded_value, np.abs(position)
         ),
-        **arrays,
     )
