@@ -228,7 +228,10 @@ class State(_Books):
 
     def only(self, accounts: Any) -> "State":
         """Return the accounts that an index or a slice picks, as a state of their own."""
-        return State(self.clock, self.account[accounts], self.position[accounts])
+        account, position = self.account[accounts], self.position[accounts]
+        if isinstance(account, np.ndarray):  # side by side again, whatever was picked
+            account, position = np.ascontiguousarray(account), np.ascontiguousarray(position)
+        return State(self.clock, account, position)
 
 
 FIELDS = ("clock", *Standing._fields, "past_peaks", *Holding._fields, "recent")

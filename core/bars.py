@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from core.arrays import Array, namespace
+from core.compiled import plain
 from core.errors import BadBars
 
 BAR_COLUMNS = ("open", "high", "low", "close", "volume", "dividend", "split_ratio")
@@ -128,13 +129,22 @@ class MarketRows(NamedTuple):
 
 
 def packed(bar: Bar | MarketRows, accounts: int) -> MarketRows:
-    """Return ``bar`` as rows of a table, for code that runs account by account."""
+    """Return ``bar`` as rows of a table, for code that runs account by account.
+
+    Raises ``ValueError`` where there is not one row for each account, of one symbol.
+    """
     if isinstance(bar, MarketRows):
-        return bar
-    table = np.stack(bar, axis=-1, dtype=np.float64)
-    if table.ndim == 2:
-        return MarketRows(table[None], np.zeros(accounts, np.int64))
-    return MarketRows(table, np.arange(accounts))
+        table, rows = bar.table, plain(bar.rows, np.int64)
+    else:
+        block = np.stack(bar, axis=-1, dtype=np.float64)
+        table = block[None] if block.ndim == 2 else block
+        rows = np.zeros(accounts, np.int64) if len(table) == 1 else np.arange(len(table))
+    if rows.shape != (accounts,) or table.shape[1] != 1:
+        raise ValueError(
+            f"bars of {table.shape[1]} symbols at {rows.shape} rows, expected those of 1 symbol "
+            f"at ({accounts},) rows"
+        )
+    return MarketRows(table, rows)
 
 
 def gathered(bar: Bar | MarketRows) -> Array:

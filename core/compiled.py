@@ -34,19 +34,30 @@ class Compiled:
 
     def __init__(self, loop: Callable[..., None]) -> None:
         self.__doc__, self.__name__ = loop.__doc__, loop.__name__
-        self._loop = loop
+        self.loop = loop
         self._machine: Callable[..., None] | None = None
 
     def __call__(self, *arguments: Any) -> None:
         if self._machine is None:
-            self._machine = _machine(self._loop, _usable(cache_folder(self._loop)))
+            self._machine = _machine(self.loop, _usable(cache_folder(self.loop)))
         try:
             self._machine(*arguments)
         except (OSError, EOFError, pickle.PickleError) as error:
             # Of the cache, before the loop began: a full disk, a damaged file.
-            _log.warning("no compiled code in %s: %s", cache_folder(self._loop), error)
-            self._machine = _machine(self._loop, None)
+            _log.warning("no compiled code in %s: %s", cache_folder(self.loop), error)
+            self._machine = _machine(self.loop, None)
             self._machine(*arguments)
+
+    @property
+    def kinds(self) -> int:
+        """For how many kinds of arguments there is code in this process."""
+        return len(getattr(self._machine, "signatures", ()))
+
+    @property
+    def hits(self) -> int:
+        """How much of it was found compiled."""
+        stats: Any = getattr(self._machine, "stats", None)
+        return sum(stats.cache_hits.values()) if stats else 0
 
 
 def _machine(loop: Callable[..., None], folder: Path | None) -> Callable[..., None]:
@@ -74,6 +85,12 @@ def compiled(loop: Callable[..., None]) -> Compiled:
 def runs_compiled(position: Array) -> bool:
     """Say whether accounts (n, k, …) run in machine code: NumPy's, with one symbol."""
     return isinstance(position, np.ndarray) and position.shape[1] == 1 and not _by_arrays
+
+
+def plain(array: Array, dtype: Any) -> np.ndarray:
+    """Return ``array`` as compiled code takes it, so that one compilation does for all."""
+    found = np.ascontiguousarray(array, dtype)
+    return found if found.flags.writeable else found.copy()
 
 
 @contextmanager

@@ -59,7 +59,7 @@ from core.arrays import (
     where,
 )
 from core.bars import Bar, Market, MarketRows, PackedMarket, bar_at, gathered, packed
-from core.compiled import compiled, runs_compiled
+from core.compiled import compiled, plain, runs_compiled
 from core.fills import EXITS, FILLED, Exit, Fills, Trade, exit_inside, fill_at_open, split
 from core.risk import Judgement, Verdict, judge
 from core.rules import OFF, Numbers, Rules
@@ -102,11 +102,15 @@ def submit(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rul
     """
     position = namespace(state.position).empty_like(state.position)
     verdict = _empty(state, len(Judgement._fields))
-    asked = (float(state.clock), state.account, state.position, target_weight)
+    before = (float(state.clock), state.account, state.position)
     if runs_compiled(position):
-        submit_each(*asked, *packed(bar, len(position)), rules.block, position, verdict)
+        n = len(position)
+        if target_weight.shape != (n, 1):
+            raise ValueError(f"weights of shape {target_weight.shape}, expected ({n}, 1)")
+        weight = plain(target_weight, np.float64)
+        submit_each(*before, weight, *packed(bar, n), rules.of_each(n), position, verdict)
     else:
-        submit_all(*asked, gathered(bar), rules.beside(position), position, verdict)
+        submit_all(*before, target_weight, gathered(bar), rules.beside(position), position, verdict)
     return Submission(State(state.clock, state.account, position), Verdict(target_weight, verdict))
 
 
@@ -119,7 +123,8 @@ def settle(state: State, bar: Bar | MarketRows, rules: Rules) -> Settlement:
     before = (float(clock), _turns(clock, rules), state.account, state.position)
     after = (account, position, fills)
     if runs_compiled(position):
-        settle_each(*before, *packed(bar, len(position)), rules.block, *after)
+        n = len(position)
+        settle_each(*before, *packed(bar, n), rules.of_each(n), *after)
     else:
         settle_all(*before, gathered(bar), rules.beside(position), *after)
     return Settlement(State(clock, account, position), Fills(fills))

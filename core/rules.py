@@ -105,6 +105,13 @@ class Rules:
         """Return these rules with some numbers replaced: ``rules.but(slippage_rate=0.001)``."""
         return replace(self, **changes)
 
+    def of_each(self, accounts: int) -> np.ndarray:
+        """Return ``self.block`` for accounts with one symbol; ``ValueError`` where it differs."""
+        n, k = self.block.shape[:2]
+        if n not in (1, accounts) or k != 1:
+            raise ValueError(f"rules of {n} accounts and {k} symbols, expected {accounts} and 1")
+        return self.block
+
     def beside(self, block: Array) -> Array:
         """Return ``self.block`` where the array ``block`` lives."""
         xp = namespace(block)
