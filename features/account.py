@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.accounts import RECENT, RECENT_DECISIONS, Holding, Recent, Standing, State
+from core.accounts import RECENT, RECENT_DECISIONS, Holding, Recent, Standing, State, open_accounts
 from core.arrays import (
     Array,
     elementwise,
@@ -23,6 +23,9 @@ from core.arrays import (
 )
 from core.bars import Bar, MarketRows, gathered, packed
 from core.compiled import compiled, runs_compiled
+from core.engine import settle, submit
+from core.rules import Rules
+from core.settings import Account, Costs, RiskLimits
 
 SYMBOL_COLUMNS = (
     "position_weight",  # value of the shares / equity
@@ -77,6 +80,17 @@ def account_features(state: State, bar: Bar | MarketRows) -> Array:
         record(Bar, gathered(bar), ..., 0).close,
     )
     return xp.astype(xp.concat(columns, axis=1), xp.float32)
+
+
+def warm_up() -> None:
+    """Take one account through a bar, so that the code for it is there before it is needed.
+
+    Half a second in a process, a few more the first time on a machine; see ``core/compiled.py``.
+    """
+    rules = Rules.of(Account(), Costs(), RiskLimits())
+    bar = Bar(*(np.ones(1) for _ in Bar._fields))
+    state = submit(open_accounts(1, 1, 1.0), np.zeros((1, 1)), bar, rules).state
+    account_features(settle(state, bar, rules).state, bar)
 
 
 @compiled

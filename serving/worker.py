@@ -15,6 +15,7 @@ from threading import Event, Semaphore, Thread
 from core.errors import RatchetError, StorageError
 from core.home import Home
 from core.settings import Params
+from features.account import warm_up
 from serving import status
 from serving.agent import TradingAgent
 from serving.brokers.paper import PaperBroker
@@ -108,6 +109,7 @@ class Worker:
                 self._ledger, self._broker.name, self._feed.name, self._fresh
             )
             try:
+                warm_up()  # or the first bar would wait
                 self._open_seats(models)
                 self._trade()
             except BaseException as error:

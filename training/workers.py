@@ -21,6 +21,7 @@ from typing import Any
 from core import telemetry
 from core.errors import RatchetError, TrainingError
 from core.home import Home
+from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
@@ -197,13 +198,14 @@ def _connect(home: Home) -> None:
 
 
 def warm(home: Home) -> threading.Thread:
-    """Start Ray, and let its workers import the learners, beside whatever the caller does next.
+    """Start Ray, and let its workers load what they need, beside whatever the caller does next.
 
     Saves the seconds in which a retraining reads its data. A start that fails is left for
     ``train_all`` to repeat and to report.
     """
 
     def begin() -> None:
+        warm_up()  # compiles the engine once, before several processes would
         with suppress(TrainingError):
             start(home)
             import ray
@@ -220,6 +222,8 @@ def warm(home: Home) -> threading.Thread:
 
 def _import_learners() -> None:
     import training.learn  # noqa: F401
+
+    warm_up()
 
 
 def _init(where: str, attempts: int, **options: Any) -> None:
