@@ -3,9 +3,11 @@
     python -m bench.engine [--accounts 1024] [--steps 2000]
 
 A step is one bar of one account: look up the bar, ``submit`` a target, ``settle`` the next bar;
-accounts stand at rows of their own, as in training, and a finished one is opened anew. NumPy's
-element-wise code knows one thread only; the figure is processor time of this process. The
+accounts stand at rows of their own, as in training, and a finished one is opened anew. All of it
+runs on one thread; the figure is processor time of this process, compiling not included. The
 targets are drawn beforehand: a third hold, a third go to a new weight, a third repeat theirs.
+`by_arrays` is the same in NumPy's arrays, operation by operation: the reference of the machine
+code, and what several symbols at once still run on.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ import numpy as np
 from core import settings
 from core.accounts import State, choose, open_accounts
 from core.bars import Market
+from core.compiled import by_arrays
 from core.engine import PackedMarket, settle, submit
 from core.rules import Rules
 
@@ -115,25 +119,37 @@ class Run:
 
 
 def measure(accounts: int, steps: int) -> dict[str, Any]:
+    """Return account-steps per second, of the machine code and by arrays."""
+    machine = stretches(accounts, steps)
+    with by_arrays():
+        reference = stretches(accounts, max(10, steps // 4))
+    return {
+        "accounts": accounts,
+        **machine,
+        "by_arrays": reference,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "numba": metadata.version("numba"),
+    }
+
+
+def stretches(accounts: int, steps: int) -> dict[str, Any]:
     """Return account-steps per second: the best and the median of ten stretches."""
     run = Run(accounts)
     for index in range(100):
         run.step(index, time.perf_counter)
     run.seconds = dict.fromkeys(run.seconds, 0.0)
-    stretches = []
+    rates = []
     for stretch in range(10):
         begun = time.process_time()
         for index in range(steps // 10):
             run.step(stretch + index, time.perf_counter)
-        stretches.append(accounts * (steps // 10) / (time.process_time() - begun))
+        rates.append(accounts * (steps // 10) / (time.process_time() - begun))
     return {
-        "accounts": accounts,
-        "account_steps_per_second_best": max(stretches),
-        "account_steps_per_second_median": float(np.median(stretches)),
+        "account_steps_per_second_best": max(rates),
+        "account_steps_per_second_median": float(np.median(rates)),
         "microseconds_per_step": {k: v / steps * 1e6 for k, v in run.seconds.items()},
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
     }
 
 
