@@ -43,19 +43,26 @@ def namespace(array: Array) -> Any:
 def where(condition: Array, yes: Any, no: Any) -> Array:
     """Return ``yes`` where the condition holds, else ``no``; two numbers make float64."""
     xp = namespace(condition)
-    if isinstance(yes, float) and isinstance(no, float) and xp is not np:
-        yes = xp.full((), yes, dtype=xp.float64, device=condition.device)
-    return xp.where(condition, yes, no)
+    return xp.where(condition, _beside(condition, yes, xp), no)
+
+
+def _beside(array: Array, number: Any, xp: Any) -> Any:
+    """Put a plain number on the device of ``array``, without waiting for it."""
+    if xp is np or not isinstance(number, float):
+        return number
+    return xp.full((), number, dtype=xp.float64, device=array.device)
 
 
 def minimum(array: Array, other: Any) -> Array:
     """Return the smaller of both; NaN where one is NaN."""
-    return namespace(array).minimum(array, other)
+    xp = namespace(array)
+    return xp.minimum(array, _beside(array, other, xp))
 
 
 def maximum(array: Array, other: Any) -> Array:
     """Return the larger of both; NaN where one is NaN."""
-    return namespace(array).maximum(array, other)
+    xp = namespace(array)
+    return xp.maximum(array, _beside(array, other, xp))
 
 
 def trunc(array: Array) -> Array:

@@ -122,11 +122,6 @@ class MarketRows(NamedTuple):
     table: Array  # (T, k, fields of Bar)
     rows: Array  # (n,) integers
 
-    @property
-    def close(self) -> Array:
-        """Closing prices, (n, k)."""
-        return self.table[self.rows, :, Bar._fields.index("close")]
-
 
 def packed(bar: Bar | MarketRows, accounts: int) -> MarketRows:
     """Return ``bar`` as rows of a table, for code that runs account by account.

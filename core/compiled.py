@@ -5,7 +5,7 @@ of ``core/arrays.py`` mean for single numbers, and where the code is kept betwee
 Without reordering or fusing of floating-point operations, so that every bit is that of NumPy's
 arrays. Knows no rule.
 
-The first call in a process loads the code, which takes a quarter of a second; the very first on a
+The first call in a process loads the code, which takes half a second; the very first on a
 machine compiles it, which takes some seconds. It is kept in the user's cache folder, under the
 hash of the sources it comes from: another version of the rules never runs the code of this one.
 """
@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from core import arrays
 from core.arrays import ELEMENTWISE, Array
 
 _log = logging.getLogger(__name__)
+_building = Lock()
 _by_arrays = False
 _registered: set[Callable[..., Any]] = set()
 
@@ -39,7 +41,7 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> None:
         if self._machine is None:
-            self._machine = _machine(self.loop, _usable(cache_folder(self.loop)))
+            self._machine = _machine(self.loop, _made(cache_folder(self.loop)))
         try:
             self._machine(*arguments)
         except (OSError, EOFError, pickle.PickleError) as error:
@@ -64,17 +66,17 @@ def _machine(loop: Callable[..., None], folder: Path | None) -> Callable[..., No
     """Return what compiles ``loop`` for the arguments it is called with, kept in ``folder``."""
     import numba
 
-    _register()
-    config: Any = numba.config
-    before = config.CACHE_DIR
-    try:
-        config.CACHE_DIR = str(folder or "")
-        machine: Callable[..., None] = numba.njit(
-            loop, error_model="numpy", cache=folder is not None
-        )
-        return machine
-    finally:
-        config.CACHE_DIR = before
+    with _building:  # what follows is set for the whole process
+        _register()
+        config: Any = numba.config
+        before, config.CACHE_DIR = config.CACHE_DIR, str(folder or "")
+        try:
+            machine: Callable[..., None] = numba.njit(
+                loop, error_model="numpy", cache=folder is not None
+            )
+        finally:
+            config.CACHE_DIR = before
+    return machine
 
 
 def compiled(loop: Callable[..., None]) -> Compiled:
@@ -109,18 +111,20 @@ def cache_folder(loop: Callable[..., None]) -> Path:
 
     Those are the modules of this package and of its own.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     packages = {Path(__file__).parent, Path(loop.__code__.co_filename).parent}
     digest = hashlib.sha256()
     for source in sorted(source for package in packages for source in package.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return Path(cache) / "ratchet" / "compiled" / digest.hexdigest()[:16]
+    return cache / "ratchet" / "compiled" / digest.hexdigest()[:16]
 
 
-def _usable(folder: Path) -> Path | None:
+def _made(folder: Path) -> Path | None:
+    """Return the folder, made; None where that cannot be, or no code can be kept in it."""
     try:
+        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     return folder if os.access(folder, os.W_OK) else None
 

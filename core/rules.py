@@ -73,6 +73,7 @@ class Rules:
     ruin_fraction: Any  # of the opening equity
     block: np.ndarray = field(init=False, repr=False, compare=False)
     # float64 (n or 1, k or 1, numbers): those of ``Numbers``, side by side
+    _copies: dict[Any, Array] = field(init=False, repr=False, compare=False)  # by device
 
     def __post_init__(self) -> None:
         numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
@@ -83,6 +84,10 @@ class Rules:
         shape = np.broadcast_shapes((1, 1), *(row.shape for row in rows))
         block = np.stack([np.broadcast_to(row, shape) for row in rows], axis=-1)
         object.__setattr__(self, "block", block)
+        object.__setattr__(self, "_copies", {})
+
+    def __reduce__(self) -> tuple[type["Rules"], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @classmethod
     def of(
@@ -113,9 +118,14 @@ class Rules:
         return self.block
 
     def beside(self, block: Array) -> Array:
-        """Return ``self.block`` where the array ``block`` lives."""
+        """Return ``self.block`` where the array ``block`` lives; copied there once."""
         xp = namespace(block)
-        return self.block if xp is np else xp.asarray(self.block, device=block.device)
+        if xp is np:
+            return self.block
+        key = xp, block.device
+        if key not in self._copies:
+            self._copies[key] = xp.asarray(self.block, device=block.device)
+        return self._copies[key]
 
 
 def _float64(number: Any) -> np.ndarray:

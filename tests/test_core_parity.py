@@ -1,5 +1,6 @@
 """The engine is one engine: any number of accounts, NumPy or torch, and it never looks ahead."""
 
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat.torch as torch_namespace
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from core.accounts import State, choose, open_accounts, state_from_json, state_to_json
 from core.bars import Bar, Market, bar_at
 from core.compiled import by_arrays
-from core.engine import settle, submit
+from core.engine import PackedMarket, settle, submit
 from core.rules import Rules
 
 STEPS = 40
@@ -46,9 +47,11 @@ def test_one_account_has_the_bits_it_has_among_many(symbols: int, allow_short: b
         assert same_bits(alone, together.only([i]))
 
 
-def everything(market: Market, rows: np.ndarray, weights: np.ndarray, rules: Rules) -> list[bytes]:
+def everything(
+    market: Market, rows: np.ndarray, weights: np.ndarray, rules: Rules, cash: float = 10_000.0
+) -> list[bytes]:
     """Return the bits of every state, verdict and fill."""
-    state, bits = open_accounts(len(rows), weights.shape[2], 10_000.0), []
+    state, bits = open_accounts(len(rows), weights.shape[2], cash), []
     for day, weight in enumerate(weights):
         submitted, verdict = submit(state, weight, bar_at(market, rows + day), rules)
         state, fills = settle(submitted, bar_at(market, rows + day + 1), rules)
@@ -102,6 +105,43 @@ def test_numpy_and_torch_agree_to_the_last_bit(symbols: int, allow_short: bool) 
         assert same_bits(state, expected[day])
     close = np.asarray(state.log_return)
     assert close == pytest.approx(expected[-1].log_return, rel=1e-12, abs=1e-15)
+
+
+def test_arrays_never_wait_for_their_device() -> None:
+    """PyTorch's meta device knows shapes and no numbers: to ask it for one is an error."""
+    rng = np.random.default_rng(1)
+    packed = PackedMarket.of(random_market(rng, 40), xp=torch_namespace, device="meta")
+    state, rules = open_accounts(8, 1, 10_000.0, xp=torch_namespace, device="meta"), every_rule()
+    rows = torch.zeros(8, dtype=torch.int64, device="meta")
+    weight = torch.zeros((8, 1), dtype=torch.float64, device="meta")
+    for _ in range(8):
+        state, verdict = submit(state, weight, packed.at(rows), rules)
+        state, fills = settle(state, packed.at(rows + 1), rules)
+        state = choose(state.terminated, open_accounts(8, 1, 1.0, torch_namespace, "meta"), state)
+    assert {array.device.type for array in (*state[1:], fills.block, verdict.reasons)} == {"meta"}
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(state.halted.any())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    price=st.sampled_from([1e-6, 1.0, 1e6]),
+    cash=st.sampled_from([1.0, 1e4, 1e12]),
+    leverage=st.sampled_from([1.0, 5.0]),
+)
+def test_machine_code_has_the_bits_of_arrays_at_the_edges(
+    seed: int, price: float, cash: float, leverage: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    wild = random_market(rng, 60)
+    prices = {name: getattr(wild, name) * price for name in ("open", "high", "low", "close", "atr")}
+    market = replace(wild, **prices)
+    rules = every_rule(max_leverage=leverage, max_exposure=leverage, max_weight=leverage)
+    rows, weights = rng.integers(0, 15, 16), random_weights(rng, STEPS, 16, 1)
+    with by_arrays():
+        expected = everything(market, rows, weights, rules, cash)
+    assert everything(market, rows, weights, rules, cash) == expected
 
 
 def test_a_bar_shared_by_all_is_a_bar_for_each() -> None:
