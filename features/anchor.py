@@ -38,6 +38,24 @@ def periods(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> list[Pe
     return [Period(int(a), int(b), int(c)) for a, b, c in zip(starts, first, stops, strict=True)]
 
 
+def newest_period(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> Period:
+    """Return the last of ``periods``, looking at no other row than those where it begins."""
+    times, stop = index.to_numpy("datetime64[ns]"), len(index)
+    if interval == "1d":
+        year = times[-1].astype("datetime64[Y]")
+        start, first = times.searchsorted([year - anchor, year])
+        return Period(int(start), int(first), stop)
+    first = start = _day_start(times, stop)
+    for _ in range(anchor):
+        start = _day_start(times, start)
+    return Period(start, first, stop)
+
+
+def _day_start(times: np.ndarray, stop: int) -> int:
+    """Return the first row of the day that ends before row ``stop``; 0 where there is none."""
+    return int(times.searchsorted(times[stop - 1].astype("datetime64[D]"))) if stop else 0
+
+
 def history_start(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> int:
     """Return the first row that the newest row needs; a live history may drop what is before."""
-    return periods(index, interval, anchor)[-1].anchor
+    return newest_period(index, interval, anchor).anchor

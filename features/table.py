@@ -17,7 +17,7 @@ from core.calendar import bars_per_year
 from core.errors import BadBars, NotEnoughData
 from core.settings import Interval
 from features.adjust import Array, adjust_columns
-from features.anchor import Period, periods
+from features.anchor import Period, newest_period, periods
 from features.indicators import INDICATORS, VIX_INDICATORS, Prices
 from features.spec import FeatureSpec
 
@@ -53,7 +53,7 @@ def build_row(
     """
     if bars.empty:
         raise NotEnoughData("no bars: a feature row needs at least one")
-    period = periods(_clock(bars), spec.interval, spec.anchor)[-1]
+    period = newest_period(_clock(bars), spec.interval, spec.anchor)
     columns, vix_closes = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
     length = period.stop - period.anchor
     if length < _SHORTEST:
@@ -70,14 +70,27 @@ def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> p
     """
     columns = {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
     risk = np.full((len(bars), len(RISK_COLUMNS)), np.nan)
-    per_year = bars_per_year(interval)
     for period in _periods(bars, spec):
-        prices = _prices(columns, period)
-        kept = slice(period.first - period.anchor, None)
-        volatility = ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(per_year)
-        risk[period.first : period.stop, 0] = (prices.average_true_range / prices.factor)[kept]
-        risk[period.first : period.stop, 1] = volatility[kept]
+        computed = _risk_of(_prices(columns, period), interval)
+        risk[period.first : period.stop] = computed[period.first - period.anchor :]
     return pd.DataFrame(risk, index=bars.index, columns=list(RISK_COLUMNS))
+
+
+def risk_row(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> Array:
+    """Return the newest row of ``risk_columns``, (2,) float64, byte-identical.
+
+    ``bars`` must reach back to the row's anchor (``features.anchor.history_start``).
+    """
+    period = newest_period(_clock(bars), spec.interval, spec.anchor)
+    if period.stop - period.anchor < _SHORTEST:
+        return np.full(len(RISK_COLUMNS), np.nan)
+    columns = {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
+    return np.asarray(_risk_of(_prices(columns, period), interval)[-1])
+
+
+def _risk_of(prices: Prices, interval: Interval) -> Array:
+    volatility = ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(bars_per_year(interval))
+    return np.column_stack([prices.average_true_range / prices.factor, volatility])
 
 
 def _clock(bars: pd.DataFrame) -> pd.DatetimeIndex:

@@ -37,6 +37,7 @@ class History:
 
     def __init__(self, instrument: Instrument, bars: pd.DataFrame) -> None:
         self.instrument = instrument
+        self._since: tuple[tuple[int, int], pd.DataFrame] | None = None  # by count and anchor
         self._count = len(bars)
         room = max(2 * len(bars), 1024)
         self._values = np.empty((room, len(BAR_COLUMNS)))
@@ -80,6 +81,9 @@ class History:
         """Return the bars the newest feature row is computed from (``features.anchor``)."""
         from features.anchor import history_start
 
-        clock = pd.DatetimeIndex(self._times[: self._count])
-        start = history_start(clock, self.instrument.interval, anchor) if self._count else 0
-        return self.frame(self._count - start)
+        key = self._count, anchor
+        if self._since is None or self._since[0] != key:
+            clock = pd.DatetimeIndex(self._times[: self._count])
+            start = history_start(clock, self.instrument.interval, anchor) if self._count else 0
+            self._since = key, self.frame(self._count - start)
+        return self._since[1]

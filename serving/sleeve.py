@@ -18,7 +18,7 @@ from core.accounts import State
 from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
 from core.risk import Rules
-from features.table import risk_columns
+from features.table import risk_row
 from serving.agent import TradingAgent
 from serving.brokers.port import WORKING, Broker, Report, Ticket
 from serving.closing import Close, report_of, status_of, ticket_of
@@ -99,7 +99,7 @@ class Sleeve:
         self._ledger.add_snapshot(self.session, self.name, time, state)
 
     def _decide(self, traded: FeedBar, signal: FeedBar) -> Close:
-        bar, time = self._newest_bar(), traded.time
+        bar, time = self._bar(traded), traded.time
         settled = self._broker.settle(self.name, self.state, bar, self._rules, time)
         answer = self.trader.decide(settled.state, bar)
         target = np.array([[np.nan if self.paused else answer.weight]])
@@ -126,13 +126,11 @@ class Sleeve:
             skipped=tuple(self._skipped),
         )
 
-    def _newest_bar(self) -> Bar:
+    def _bar(self, newest: FeedBar) -> Bar:
         spec = self.trader.bundle.spec
-        bars = self.traded.since_anchor(spec.anchor)
-        risk = risk_columns(bars, spec, spec.interval)
-        newest = {name: bars[name].iloc[-1] for name in BAR_COLUMNS}
-        newest |= {name: risk[name].iloc[-1] for name in RISK_COLUMNS}
-        return bar_of(self._with_carried_actions(newest))
+        risk = risk_row(self.traded.since_anchor(spec.anchor), spec, spec.interval)
+        values = dict(zip(BAR_COLUMNS + RISK_COLUMNS, (*newest.values, *risk), strict=True))
+        return bar_of(self._with_carried_actions(values))
 
     def _after(self, reports: Sequence[Report]) -> dict[str, Report]:
         """Return the orders that still work after ``reports``."""

@@ -1,7 +1,7 @@
 import pandas as pd
 from features_kit import daily_index, intraday_index
 
-from features.anchor import Period, history_start, periods
+from features.anchor import Period, history_start, newest_period, periods
 
 
 def test_daily_rows_start_at_the_first_bar_of_the_year_two_years_before():
@@ -29,3 +29,13 @@ def test_periods_cover_every_row_once():
     assert [p.first for p in found[1:]] == [p.stop for p in found[:-1]]
     assert (found[0].first, found[-1].stop) == (0, 1100)
     assert all(p.anchor <= p.first < p.stop for p in found)
+
+
+def test_the_newest_period_is_the_last_of_all():
+    daily, minutes = daily_index(1200, "2000-01-03"), intraday_index(days=9, minutes=30)
+    for index, interval in ((daily, "1d"), (minutes, "15m")):
+        for length in (1, 2, 13, 14, 26, 27, 66, 117, 260, 261, 262, 800, 1200):
+            some = index[:length]
+            for anchor in (1, 2, 5):
+                expected = periods(some, interval, anchor)[-1]
+                assert newest_period(some, interval, anchor) == expected

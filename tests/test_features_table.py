@@ -12,7 +12,7 @@ from core.errors import BadBars, NotEnoughData
 from features import table as table_module
 from features.anchor import history_start
 from features.indicators import INDICATORS, LONGEST_LOOK_BACK, VERSION, shifted
-from features.table import build_row, build_table, risk_columns
+from features.table import build_row, build_table, risk_columns, risk_row
 from sources.bundled import Bundled
 
 DAILY = spec("1d")
@@ -44,9 +44,11 @@ def test_a_daily_row_computed_while_trading_has_the_bytes_of_the_table(seed, row
 def test_an_intraday_row_computed_while_trading_has_the_bytes_of_the_table(seed, rows):
     bars = random_bars(intraday_index(20, 15), seed)
     table = build_table(bars, INTRADAY, "15m").to_numpy()
+    risk = risk_columns(bars, INTRADAY, "15m").to_numpy()
     for row in rows:
         live = build_row(bars.iloc[: row + 1], INTRADAY, "15m")
         assert live.tobytes() == table[row].tobytes(), f"row {row}"
+        assert risk_row(bars.iloc[: row + 1], INTRADAY, "15m").tobytes() == risk[row].tobytes()
 
 
 @no_luck
@@ -56,8 +58,8 @@ def test_a_live_history_may_begin_at_the_anchor(seed, row):
     trimmed = bars.iloc[history_start(bars.index, "1d", DAILY.anchor) :]
     assert len(trimmed) < len(bars)
     assert build_row(trimmed, DAILY, "1d").tobytes() == build_row(bars, DAILY, "1d").tobytes()
-    live, full = risk_columns(trimmed, DAILY, "1d"), risk_columns(bars, DAILY, "1d")
-    assert live.iloc[-1].to_numpy().tobytes() == full.iloc[-1].to_numpy().tobytes()
+    live, full = risk_row(trimmed, DAILY, "1d"), risk_columns(bars, DAILY, "1d")
+    assert live.tobytes() == full.iloc[-1].to_numpy().tobytes()
 
 
 def changed_after(bars: pd.DataFrame, row: int) -> pd.DataFrame:
