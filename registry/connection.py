@@ -33,6 +33,7 @@ _DEFAULTS = {  # MLflow's own would retry for minutes
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432}
+_PSYCOPG2 = "postgresql+psycopg2://"  # SQLAlchemy's own choice is a driver that is not installed
 _AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_REQUEST"}
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 
@@ -48,7 +49,7 @@ def backend_uri(home: Home) -> str:
             f"MLFLOW_TRACKING_URI={masked(named)}: expected http(s)://, postgresql:// or "
             "sqlite:///; unset it to keep models in Ratchet's own folder"
         )
-    return named
+    return named.replace("postgresql://", _PSYCOPG2, 1)
 
 
 def artifact_location(home: Home, experiment: str) -> str | None:
@@ -87,6 +88,8 @@ def answering(home: Home, absent: str = "no such entry in MLflow") -> Iterator[N
     except Exception as error:
         family = type(error).__module__.partition(".")[0]
         if family in ("sqlalchemy", "sqlite3", "psycopg2", "alembic"):
+            if "disk is full" in str(error):
+                raise DiskFull(f"{home.mlflow}: no space left; free some and repeat") from error
             raise _unavailable(home, error) from error
         if family != "mlflow":
             raise

@@ -32,11 +32,15 @@ def write_whole(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{path}: no space left on the device; nothing was written. Free some and repeat"
-            ) from error
-        raise StorageError(f"{path}: cannot be written ({error})") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"{path}: no space left on the device; nothing was written. Free some and repeat"
+        )
+    return StorageError(f"{path}: cannot be written ({error})")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -89,7 +93,11 @@ def read_parquet(
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` against other processes; waits for its turn, freed when a holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

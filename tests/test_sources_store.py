@@ -140,7 +140,7 @@ def test_a_full_disk_loses_nothing_and_leaves_nothing(
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
-    with pytest.raises((StorageError, OSError)):
+    with pytest.raises(StorageError, match=r"store/csv/ABC/1d: cannot be written"):
         store.append(Home(tmp_path), "csv", delivered(BARS))
 
 

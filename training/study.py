@@ -14,7 +14,6 @@ Results must not depend on timing, on the number of cores or on an interruption.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from core.progress import Progress, Report, silent
 from core.settings import Search
 from training.lesson import Lesson, Metrics
 from training.space import Space
+from training.studies import answering, library, storage
 from training.workers import Outcome, Train, learn, train_all
 
 LEAST_TO_PRUNE = 3  # trials that must have reached a report before it prunes
@@ -96,7 +96,8 @@ def search(
     ``listen`` hears every trial once, in order, those of an interrupted run included.
     """
     study = open_study(home, plan)
-    told = trials_of(study)
+    with answering(home):
+        told = trials_of(study)
     for trial in told:
         listen(trial)
     began, before = time.monotonic(), len(told)
@@ -119,7 +120,8 @@ def search(
             while (number := len(told)) - start in waiting:
                 ended = waiting.pop(number - start)
                 trial = _trial(number, proposals[number - start], ended)
-                _tell(study, plan.space, trial)
+                with answering(home):
+                    study.add_trial(_frozen(plan.space, trial))
                 told.append(trial)
                 listen(trial)
             report(_progress(plan, told, len(waiting), time.monotonic() - began, before))
@@ -132,7 +134,7 @@ def propose(
     plan: Plan, history: Sequence[Trial], generation: int, size: int
 ) -> list[dict[str, Any]]:
     """Return the hyperparameters of a generation; the very first are those of params.yaml."""
-    optuna = _optuna()
+    optuna = library()
     seed = int(np.random.SeedSequence([plan.seed, generation]).generate_state(1)[0])
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=plan.settings.generation)
     memory = optuna.create_study(direction="maximize", sampler=sampler)
@@ -158,33 +160,39 @@ def floors_of(history: Sequence[Trial], settings: Search) -> tuple[float, ...]:
 
 def open_study(home: Home, plan: Plan) -> Any:
     """Return the unfinished study of this plan, or a new one."""
-    optuna, storage = _optuna(), _storage(home)
     prefix = f"{plan.agent}/{plan.identity[:12]}/"
-    for number in range(1, 1_000_000):
-        study = optuna.create_study(
-            study_name=f"{prefix}{number}",
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-        )
-        if not study.user_attrs.get("closed", False):
-            return study
+    with answering(home):
+        kept = storage(home)
+        for number in range(1, 1_000_000):
+            study = library().create_study(
+                study_name=f"{prefix}{number}",
+                storage=kept,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            if not study.user_attrs.get("closed", False):
+                return study
     raise StorageError(f"{home.studies}: more studies named {prefix} than can be")
 
 
 def close_study(home: Home, name: str) -> None:
     """Mark a study as used up: the next retraining, of equal inputs even, begins a new one."""
-    _optuna().load_study(study_name=name, storage=_storage(home)).set_user_attr("closed", True)
+    with answering(home):
+        study = library().load_study(study_name=name, storage=storage(home))
+        study.set_user_attr("closed", True)
 
 
 def trials_ever(home: Home, agent: str) -> list[float | None]:
     """Return the score of every trial ever run for ``agent``; None where one failed."""
-    optuna, storage = _optuna(), _storage(home)
-    names = [
-        name for name in optuna.get_all_study_names(storage=storage) if name.startswith(f"{agent}/")
-    ]
-    studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
-    return [trial.score for study in studies for trial in trials_of(study)]
+    with answering(home):
+        kept = storage(home)
+        names = library().get_all_study_names(storage=kept)
+        studies = [
+            library().load_study(study_name=name, storage=kept)
+            for name in names
+            if name.startswith(f"{agent}/")
+        ]
+        return [trial.score for study in studies for trial in trials_of(study)]
 
 
 def trials_of(study: Any) -> list[Trial]:
@@ -217,13 +225,9 @@ def _plain(metrics: Metrics) -> Metrics:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _tell(study: Any, space: Space, trial: Trial) -> None:
-    study.add_trial(_frozen(space, trial))
-
-
 def _frozen(space: Space, trial: Trial) -> Any:
     """Return Optuna's record of a trial; with scores by report, so that its own tools show them."""
-    optuna = _optuna()
+    optuna = library()
     states = optuna.trial.TrialState
     return optuna.trial.create_trial(
         state={"complete": states.COMPLETE, "pruned": states.PRUNED}.get(trial.state, states.FAIL),
@@ -255,28 +259,3 @@ def _progress(
 
 def _comparable(score: float | None) -> float:
     return -math.inf if score is None else score
-
-
-def _storage(home: Home) -> Any:
-    import sqlalchemy
-
-    url = os.environ.get("RATCHET_STUDIES_URL", "").strip()
-    if not url:
-        home.make(home.studies.parent)
-        url = f"sqlite:///{home.studies}"
-    try:
-        return _optuna().storages.RDBStorage(url)
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        named = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-        reason = str(error).splitlines()[0]
-        raise StorageError(
-            f"{named}: the studies cannot be opened ({reason}); restore the file, or correct "
-            "RATCHET_STUDIES_URL"
-        ) from error
-
-
-def _optuna() -> Any:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
