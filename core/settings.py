@@ -224,6 +224,10 @@ class Gate(Section):
     bootstrap_block_bars: int = Field(10, ge=1)  # mean block of the stationary bootstrap
     max_drawdown: float = Field(0.35, gt=0, lt=1)  # on the hold-out
     worst_seed_loss: float = Field(0.15, gt=0, lt=1)  # of equity, on the hold-out
+    superiority_level: float = Field(0.10, gt=0, lt=1)  # p-value against each baseline
+    max_loss_probability: float = Field(0.40, gt=0, le=1)  # of the trial chosen elsewhere
+    worst_regime_loss: float = Field(0.25, gt=0, lt=1)  # of equity, in any of the regimes
+    min_capacity: float = Field(2.0, ge=1)  # multiples of the sleeve's own capital
     seed: int = 0
 
 

@@ -97,10 +97,12 @@ def baselines(
     }
 
 
+def market_returns(market: Market) -> np.ndarray:
+    """Return the price's own simple return of each bar (T,), splits taken out; the first is 0."""
+    step = market.split_ratio[1:, 0] * market.close[1:, 0] / market.close[:-1, 0]
+    return np.append(0.0, step - 1.0)
+
+
 def worst_fall(markets: Sequence[Market]) -> float:
     """Return the deepest fall of the price itself inside any of the stretches, a fraction."""
-    falls = []
-    for market in markets:
-        step = market.split_ratio[1:, 0] * market.close[1:, 0] / market.close[:-1, 0]
-        falls.append(worst_drawdown(np.cumprod(np.append(1.0, step))))
-    return max(falls)
+    return max(worst_drawdown(np.cumprod(1.0 + market_returns(market))) for market in markets)

@@ -19,14 +19,18 @@ from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
 from pipelines.record import Work
 from registry import attempts, models, promotion
 from registry.baselines import BASELINES
-from registry.gate import Evidence, judge
+from registry.gate import Evidence, Stress, judge
 from registry.policy import Policy
+from registry.selection import Overfitting, overfitting
 from training import report as reports
+from training import stress
 from training.backtest import BacktestResult
 from training.course import median_seed
 from training.lesson import Trained
-from training.splits import CRASH, Fold, Window
+from training.splits import CRASH, Fold, Window, combinatorial, gap_bars, paths
 from training.study import Searched
+
+GROUPS = 8  # of validation rows, half of them tested: 70 splits, 35 paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,14 @@ def conclude(
     looks = _look(work, holdout, searched.study)
     results, seeds = _over_holdout(work, trained, chosen, scaler, holdout)
     walk = _over_folds(work, folds, walked)
-    gate = judge(_evidence(work, results, seeds, walk, looks), work.params.gate)
+    choice = _choice(work, searched)
+    evidence = _evidence(work, results, seeds, walk, looks)
+    evidence = replace(
+        evidence,
+        overfitting=None if choice is None else choice.overfitting,
+        stress=_stress(work, trained[chosen], scaler, holdout),
+    )
+    gate = judge(evidence, work.params.gate)
     card = replace(
         record.card(work, work.params.agent(work.agent).algorithm, first_seed + chosen),
         trial=searched.best.number,
@@ -86,6 +97,8 @@ def conclude(
         contenders=results or walk[-1],
         bars_per_year=bars_per_year(work.traded.interval),
         gate=gate,
+        choice=None if choice is None else choice.walks,
+        evidence=evidence,
         folds=walk,
         fold_note=_crash_note(work, walk),
         curves={f"seed {first_seed + n}": one.curve for n, one in enumerate(trained)},
@@ -171,6 +184,49 @@ def _over_folds(
     return results
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """How choosing among the trials does on rows it did not choose on."""
+
+    overfitting: Overfitting
+    walks: np.ndarray  # (paths, T) returns of the chosen trials, each path over all rows
+
+
+def _choice(work: Work, searched: Searched) -> Choice | None:
+    """Cross-validate the choice among the trials; None where nothing could be chosen.
+
+    The rows are those on which the trials were compared and nobody learned, less what the equal
+    stretches of the validation leave over.
+    """
+    returns = searched.returns
+    gap = gap_bars(work.params.split, work.params.environment.window)
+    rows = Window(0, returns.shape[1])
+    if len(returns) < 2 or len(rows) // GROUPS <= 2 * gap:
+        return None
+    splits = combinatorial(rows, GROUPS, GROUPS // 2, gap)
+    known = [(split.known_rows, split.tested_rows) for split in splits]
+    found = overfitting(returns, known)
+    walks = [
+        np.concatenate(
+            [
+                returns[found.chosen[n]][group]
+                for n, group in zip(path, np.array_split(np.arange(len(rows)), GROUPS), strict=True)
+            ]
+        )
+        for path in paths(splits, GROUPS)
+    ]
+    return Choice(found, np.array(walks))
+
+
+def _stress(work: Work, trained: Trained, scaler: Scaler, holdout: Window) -> Stress | None:
+    """Return the shipped seed under worse conditions; None without a hold-out."""
+    if len(holdout) < 2:
+        return None
+    policy = Policy.open(trained.policy_onnx, 1)
+    cash = work.params.account.cash
+    return stress.run(policy, work.traded, scaler, work.course.rules, holdout, cash)
+
+
 def _evidence(
     work: Work,
     results: Mapping[str, BacktestResult],
@@ -187,9 +243,11 @@ def _evidence(
         baselines={name: results[name].returns for name in BASELINES if name in results},
         seeds=np.stack([seed.returns for seed in seeds]) if seeds else none[None],
         trials=ever.count,
+        effective_trials=ever.effective,
         trial_sharpe_variance=ever.sharpe_variance,
         looks=looks,
         walk_forward=np.concatenate([fold[CANDIDATE].returns for fold in walk]),
+        market=contest.market_returns(results[CANDIDATE].market) if results else None,
         bars_per_year=bars_per_year(work.traded.interval),
     )
 

@@ -23,9 +23,9 @@ from pipelines.contest import Champion
 from registry import models
 from registry.bundle import save_bundle
 from registry.card import ActionSpace, Card
-from registry.gate import GateReport
 from registry.models import Version
 from registry.tracking import Run
+from registry.verdict import GateReport
 from sources.files import write_whole
 from training import report as reports
 from training.backtest import BacktestResult

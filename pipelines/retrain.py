@@ -143,7 +143,9 @@ def _search(work: Work, trials: int, seed: int) -> Searched:
     )
     per_bar = np.sqrt(bars_per_year(course.learned.interval))
     sharpes = [None if t.score is None else t.score / per_bar for t in searched.trials]
-    attempts.record_trials(work.home, work.agent, searched.study, sharpes, work.now)
+    attempts.record_trials(
+        work.home, work.agent, searched.study, sharpes, work.now, searched.effective_trials
+    )
     return searched
 
 

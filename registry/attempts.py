@@ -4,25 +4,27 @@ Owns three kinds of entries of the promotion ledger. The gate's honesty rests on
 looks that were forgotten would make luck look like skill. Must not know aliases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from core.home import Home
 from registry import history
-from registry.gate import GateReport
 from registry.models import Version
+from registry.verdict import GateReport
 
 TRIALS, LOOK, VERDICT = "trials", "look", "verdict"
 
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What was ever tried for an agent: the gate's ``trials`` and ``trial_sharpe_variance``."""
+    """What was ever tried for an agent: what the gate counts against it."""
 
     count: int
+    effective: float  # independent ones; the studies' own numbers, added up
     sharpe_variance: float | None  # of the per-bar Sharpe ratios; None: fewer than two known
 
 
@@ -38,26 +40,38 @@ class Judgement:
 
 
 def record_trials(
-    home: Home, agent: str, run: str, sharpes: Sequence[float | None], now: datetime
+    home: Home,
+    agent: str,
+    run: str,
+    sharpes: Sequence[float | None],
+    now: datetime,
+    effective: float | None = None,
 ) -> None:
     """Add the trials of one study: per-bar Sharpe ratios, None for a trial that gave none.
 
     ``run`` names the study; recording it again (a resumed study) replaces its earlier record.
+    ``effective``: how many independent trials they amount to; None: as many as they are.
     """
-    body = {"run": run, "sharpes": [None if s is None else float(s) for s in sharpes]}
+    known = [None if s is None else float(s) for s in sharpes]
+    body = {"run": run, "sharpes": known, "effective": effective}
     history.append(home.promotions, now, agent, TRIALS, body)
 
 
 def trials(home: Home, agent: str) -> Trials:
     """Return how many trials were ever run for an agent, and how their Sharpe ratios spread."""
-    newest: dict[str, list[float | None]] = {}
+    newest: dict[str, Mapping[str, Any]] = {}
     for entry in history.read(home.promotions, agent):
         if entry.kind == TRIALS:
-            newest[entry.body["run"]] = entry.body["sharpes"]
-    sharpes = [sharpe for study in newest.values() for sharpe in study]
+            newest[entry.body["run"]] = entry.body
+    sharpes = [sharpe for study in newest.values() for sharpe in study["sharpes"]]
     known = [sharpe for sharpe in sharpes if sharpe is not None]
     spread = float(np.var(known, ddof=1)) if len(known) > 1 else None
-    return Trials(len(sharpes), spread)
+    own = [study.get("effective") for study in newest.values()]
+    effective = [
+        len(study["sharpes"]) if number is None else number
+        for study, number in zip(newest.values(), own, strict=True)
+    ]
+    return Trials(len(sharpes), float(sum(effective)), spread)
 
 
 def record_look(

@@ -28,8 +28,8 @@ from core.errors import (
 from core.home import Home
 from registry.bundle import CARD, bundle_sha256, card_of
 from registry.connection import answering, connect
-from registry.gate import GateReport
 from registry.tracking import BUNDLE_FOLDER, Run, start_run
+from registry.verdict import GateReport
 
 Alias = Literal["Production", "Challenger", "Previous"]
 ALIASES: tuple[Alias, ...] = ("Production", "Challenger", "Previous")

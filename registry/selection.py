@@ -21,11 +21,15 @@ class Overfitting:
     """How the trial that looks best on some rows does on the others, over all splits."""
 
     trials: int
-    splits: int
+    chosen: tuple[int, ...]  # trial, by split
     probability: float  # of ending below the median of the trials on the tested rows
     loss_probability: float  # of a Sharpe ratio of 0 or less on the tested rows
     known_sharpe: float  # per bar, mean over splits, where it was chosen
     tested_sharpe: float  # per bar, mean over splits, where it was not
+
+    @property
+    def splits(self) -> int:
+        return len(self.chosen)
 
 
 def overfitting(returns: np.ndarray, splits: Sequence[Split]) -> Overfitting:
@@ -37,7 +41,8 @@ def overfitting(returns: np.ndarray, splits: Sequence[Split]) -> Overfitting:
     logit of the relative rank rank / (N + 1) is at most 0 where the rank is at most the median.
     """
     trials = len(returns)
-    below, lost, known_sharpes, tested_sharpes = 0, 0, [], []
+    below, lost = 0, 0
+    choices, known_sharpes, tested_sharpes = [], [], []
     for known, tested in splits:
         first = sharpe_ratio(returns[:, known])
         chosen = int(np.argmax(first))
@@ -48,11 +53,12 @@ def overfitting(returns: np.ndarray, splits: Sequence[Split]) -> Overfitting:
         )
         below += int(rank / (trials + 1) <= 0.5)
         lost += int(second[chosen] <= 0.0)
+        choices.append(chosen)
         known_sharpes.append(first[chosen])
         tested_sharpes.append(second[chosen])
     return Overfitting(
         trials=trials,
-        splits=len(splits),
+        chosen=tuple(choices),
         probability=float(below / len(splits)),
         loss_probability=float(lost / len(splits)),
         known_sharpe=float(np.mean(known_sharpes)),

@@ -45,7 +45,8 @@ def climb(lesson: Any, report: Callable[[int, dict[str, float]], None]) -> Any:
         time.sleep(values.get("slow", 0.0))
         curve.append({"validation_score": top * point / 4, "steps": float(point)})
         report(point, curve[-1])
-    return SimpleNamespace(curve=tuple(curve), validation_score=top)
+    returns = tuple(0.01 * top * (-1) ** (bar + bar // 7) for bar in range(40))
+    return SimpleNamespace(curve=tuple(curve), validation_score=top, validation_returns=returns)
 
 
 def run(home: Home, listen: Callable[[Trial], None], slow: float = 0.0) -> Searched:

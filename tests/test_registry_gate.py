@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from registry_kit import BARS, QUICK, YEAR, strong, world
 
 from core.errors import RegistryError
 from core.settings import Gate
+from registry.evidence import Stress
 from registry.gate import GateReport, Reason, judge
+from registry.selection import Overfitting
 from registry.significance import (
     deflated_sharpe,
     expected_maximum_sharpe,
@@ -104,7 +107,7 @@ def test_a_clear_winner_is_promoted_with_every_reason() -> None:
     report = judge(strong(), Gate())
     assert report.verdict == "promote"
     assert report.passed
-    assert report.summary == "promote: passed all 9 tests"
+    assert report.summary == "promote: passed all 10 tests"
     assert [r.subject for r in report.reasons if r.test == "difference"] == [
         "champion",
         "flat",
@@ -148,6 +151,106 @@ def test_differing_skill_among_trials_is_not_taken_for_luck() -> None:
     wild = replace(strong(), trial_sharpe_variance=(3.0 / YEAR) ** 2)
     unknown = replace(strong(), trial_sharpe_variance=None)
     assert reason(judge(wild, QUICK), "deflated") == reason(judge(unknown, QUICK), "deflated")
+
+
+def test_alike_trials_count_as_what_they_are_worth() -> None:
+    evidence = world(2.6, np.random.default_rng(8), trials=400)
+    alike = judge(replace(evidence, effective_trials=1.6), QUICK)
+    two = judge(replace(evidence, trials=2), QUICK)
+    assert reason(alike, "deflated").value == reason(two, "deflated").value
+    assert "after 400 trials (worth 2 independent ones)" in reason(alike, "deflated").sentence
+
+
+def test_the_hardest_baseline_decides_hansens_test() -> None:
+    found = reason(judge(strong(), QUICK), "superiority")
+    assert found.passed
+    assert f"against {found.subject}, the hardest of 3 baselines" in found.sentence
+    strongest = dict(strong().baselines) | {"oracle": strong().seeds[0]}
+    lost = reason(judge(replace(strong(), baselines=strongest), QUICK), "superiority")
+    assert (lost.subject, lost.passed) == ("oracle", False)
+    assert lost.value > 0.10
+
+
+def test_exposure_is_neither_a_merit_nor_a_fault_in_hansens_test() -> None:
+    evidence = strong()
+    half = replace(evidence, seeds=0.5 * evidence.seeds)
+    first, second = (reason(judge(one, QUICK), "superiority") for one in (evidence, half))
+    assert first.value == pytest.approx(second.value)
+
+
+def test_a_choice_that_loses_elsewhere_is_refused_and_says_so() -> None:
+    def chosen(loss: float) -> Reason:
+        found = Overfitting(9, (0,) * 70, 0.64, loss, 2.0 / YEAR, 0.1 / YEAR)
+        return reason(judge(replace(strong(), overfitting=found), QUICK), "overfitting")
+
+    assert chosen(0.40).passed
+    refused = chosen(0.45)
+    assert not refused.passed
+    assert "loses on the others in 45% of 70 splits, may in 40%" in refused.sentence
+    assert "Sharpe 2.00 where chosen, 0.10 where not" in refused.sentence
+    assert "probability of backtest overfitting 0.64" in refused.sentence
+
+
+def stressed(**changes: Any) -> Stress:
+    good = strong().candidate
+    usual: dict[str, Any] = {"delayed": good, "capacity": 40.0, "capital": {1: good}}
+    return Stress(**({"costs": {1: good, 2: good, 5: -good}} | usual | changes))
+
+
+def test_worse_conditions_decide_where_they_are_likely_and_are_shown_where_not() -> None:
+    report = judge(replace(strong(), stress=stressed()), QUICK)
+    assert report.passed  # losing at five times the costs is shown, not refused
+    assert "at 2 times" in reason(report, "costs").sentence
+    loses = -strong().candidate
+    for test, changes in (
+        ("costs", {"costs": {1: loses, 2: loses, 5: loses}}),
+        ("delay", {"delayed": loses}),
+        ("capacity", {"capacity": 1.9}),
+    ):
+        failed = judge(replace(strong(), stress=stressed(**changes)), QUICK)
+        assert [r.test for r in failed.reasons if not r.passed] == [test]
+    assert "half of its growth is left at 1.9 times its capital, needs 2.0 times" in (
+        reason(failed, "capacity").sentence
+    )
+
+
+def test_a_regime_in_which_it_bleeds_is_named() -> None:
+    evidence = strong()
+    market = np.random.default_rng(0).normal(0.0, 0.01, BARS)
+    market[100:160] = -0.01  # 45 % down: a crash from its seventeenth bar, and long after
+    bled = evidence.candidate.copy()
+    bled[120:200] = -0.012
+    report = judge(replace(evidence, candidate=bled, market=market), QUICK)
+    found = reason(report, "regimes")
+    assert not found.passed
+    assert found.value < -0.25
+    assert f"worst in {found.subject}: {found.value:+.1%} over" in found.sentence
+    calm = judge(replace(evidence, market=market), QUICK)
+    assert reason(calm, "regimes").passed
+
+
+def test_every_reason_but_the_length_says_which_figure_shows_it() -> None:
+    found = Overfitting(9, (0,) * 70, 0.64, 0.1, 2.0, 0.1)
+    whole = replace(
+        strong(),
+        overfitting=found,
+        stress=stressed(),
+        market=strong().baselines["buy_and_hold"],
+        walk_forward=strong().candidate,
+    )
+    report = judge(whole, QUICK)
+    assert [r.test for r in report.reasons if not r.figure] == ["length"]
+    assert {r.test for r in report.reasons} == {
+        *("length", "difference", "superiority", "deflated", "drawdown", "median seed"),
+        *("worst seed", "walk-forward", "overfitting", "costs", "delay", "capacity", "regimes"),
+    }
+
+
+def test_a_verdict_from_before_figures_were_named_still_reads() -> None:
+    content = judge(strong(), QUICK).to_json()
+    for one in content["reasons"]:
+        del one["figure"]
+    assert GateReport.from_json(content).reasons[0].figure == ""
 
 
 def test_a_deep_drawdown_is_refused() -> None:

@@ -89,7 +89,7 @@ def test_the_gate_promotes_and_the_aliases_follow(home: Home) -> None:
     assert change.dataset_sha256 == "d" * 64
     assert str(change) == (
         "demo: version 3 is Production in place of version 2 (promote by gate: promote: passed "
-        "all 9 tests) since 2026-03-02 23:00:00 UTC"
+        "all 10 tests) since 2026-03-02 23:00:00 UTC"
     )
 
 
@@ -292,8 +292,15 @@ def test_every_trial_ever_run_is_counted(tmp_path: Path) -> None:
     record_trials(home, "demo", "study 1", [0.1, None, 0.3], hours(1))  # resumed: the same trials
     record_trials(home, "demo", "study 2", [0.2], hours(2))
     record_trials(home, "other", "study 1", [9.0, 8.0], hours(3))
-    assert trials(home, "demo").count == 4
+    assert (trials(home, "demo").count, trials(home, "demo").effective) == (4, 4.0)
     assert trials(home, "demo").sharpe_variance == pytest.approx(0.01)  # of 0.1, 0.3, 0.2
+
+
+def test_alike_trials_are_counted_by_what_their_study_found_them_worth(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    record_trials(home, "demo", "study 1", [0.1, 0.1, 0.1], hours(0), effective=1.5)
+    record_trials(home, "demo", "study 2", [0.2, 0.3], hours(1))
+    assert (trials(home, "demo").count, trials(home, "demo").effective) == (5, 3.5)
 
 
 def test_every_earlier_look_at_the_same_bars_is_counted(tmp_path: Path) -> None:

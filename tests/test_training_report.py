@@ -8,7 +8,7 @@ from core.settings import Gate
 from features.dataset import Dataset
 from features.scaler import Scaler
 from registry.baselines import make_baseline
-from registry.gate import Evidence, judge
+from registry.gate import Evidence, Stress, judge
 from registry.policy import Policy
 from training.backtest import BacktestResult, run
 from training.report import Report, render
@@ -44,6 +44,13 @@ def test_a_report_shows_verdict_baselines_and_figures(
         seeds=np.stack([subject.returns] * 3),
         trials=6,
         trial_sharpe_variance=None,
+        stress=Stress(
+            costs={1: subject.returns, 2: 0.5 * subject.returns, 5: -subject.returns},
+            delayed=subject.returns,
+            capital={1: subject.returns, 10: subject.returns},
+            capacity=10.0,
+        ),
+        market=others[0].returns,
     )
     verdict = judge(evidence, Gate())
     page = render(
@@ -53,6 +60,8 @@ def test_a_report_shows_verdict_baselines_and_figures(
             contenders=contenders,
             bars_per_year=252,
             gate=verdict,
+            evidence=evidence,
+            choice=np.stack([subject.returns, others[0].returns]),
             folds=[contenders, contenders],
             fold_note="spans a fall of 44 %",
             curves={"seed 0": [{"steps": 10, "validation_score": 0.5}]},
@@ -65,8 +74,12 @@ def test_a_report_shows_verdict_baselines_and_figures(
         *("Learning curves", "Trials of the study", "spans a fall of 44 %", "abc123"),
         f"{subject.metrics['sharpe']:.2f}",
         verdict.verdict,
+        "2 paths over the validation rows",
     ):
         assert wanted in page
+    for reason in verdict.reasons:  # where a reason says it is shown, it is
+        assert f"<h2 id='{reason.figure.lower().replace(' ', '-')}'>" in page or not reason.figure
+    assert "<a href='#stress'>Stress</a>" in page
     assert "&lt;script&gt;" in page
     head, body = page.split("<script>", 1)[0], page.split("</script>", 1)[1]
     assert "http" not in head
@@ -77,4 +90,4 @@ def test_a_report_shows_verdict_baselines_and_figures(
 def test_an_undefined_measure_is_a_dash(contenders: dict[str, BacktestResult]) -> None:
     page = render(Report("flat", "", {"flat": contenders["flat"]}, 252))
     assert "<td>–</td>" in page
-    assert "nan" not in page.split("</script>")[1].split("<h2>Equity")[0]
+    assert "nan" not in page.split("</script>")[1].split("<h2 id='equity")[0]

@@ -70,6 +70,7 @@ def test_a_killed_study_is_resumed_and_ends_as_if_nothing_had_happened(
     assert told(resumed) == told(whole)
     assert heard == list(range(8))  # each once, the ones before the kill included
     assert resumed.best == whole.best
+    assert resumed.returns.tobytes() == whole.returns.tobytes()
     assert [t.state for t in whole.trials].count("pruned") > 0
 
 
@@ -166,6 +167,14 @@ def test_a_study_left_open_is_taken_up_and_another_plan_is_not_mixed_in(home: Ho
     name = open_study(own, plan(identity="e" * 64)).study_name
     assert open_study(own, plan(identity="e" * 64)).study_name == name
     assert open_study(own, plan(identity="f" * 64)).study_name != name
+
+
+def test_a_study_knows_how_many_independent_trials_it_held(home: Home) -> None:
+    searched = search(home, plan(trials=6, identity="e" * 64), dict, train=climb)
+    complete = [trial for trial in searched.trials if trial.state == "complete"]
+    assert searched.returns.shape == (len(complete), 40)
+    # Here all complete trials move alike; a pruned one, whose returns nobody knows, counts one.
+    assert searched.effective_trials == pytest.approx(1 + 6 - len(complete))
 
 
 def test_progress_tells_trial_best_and_time_left(home: Home) -> None:

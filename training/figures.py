@@ -13,6 +13,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.metrics import drawdowns
+from registry.evidence import Stress
+from registry.regimes import regimes as regimes_of
+from registry.significance import sharpe_ratio, total_return
 from training.backtest import BacktestResult
 
 CANDIDATE, INK, GRID, LOSS, GAIN = "#2f6fde", "#1c2733", "#e6eaef", "#c62a2f", "#18794e"
@@ -121,6 +124,63 @@ def walk_forward(folds: Sequence[Mapping[str, BacktestResult]]) -> go.Figure:
         )
     figure.update_yaxes(title_text="growth of 1, out of sample", type="log")
     return dressed(figure, 380)
+
+
+def seeds(returns: np.ndarray) -> go.Figure:
+    """Growth of one unit with every seed (S, T), from the worst to the best."""
+    figure = go.Figure()
+    growth = np.cumprod(1.0 + returns, axis=1)
+    bars = np.arange(1, returns.shape[1] + 1)
+    for place, colour in zip(np.argsort(growth[:, -1]), colours(len(growth)), strict=True):
+        x, y = thinned(bars, growth[place])
+        line = {"color": colour, "width": 1.4}
+        figure.add_trace(go.Scatter(x=x, y=y, name=f"seed {place + 1}", line=line))
+    figure.update_xaxes(title_text="bar of the hold-out")
+    figure.update_yaxes(title_text="growth of 1, after costs", type="log")
+    return dressed(figure, 320)
+
+
+def stress(stress: Stress, per_year: float) -> go.Figure:
+    """Sharpe ratio under each condition, and the growth that more capital leaves."""
+    named = {f"costs × {n}": returns for n, returns in stress.costs.items()}
+    named["one bar later"] = stress.delayed
+    sharpes = [float(sharpe_ratio(r)) * np.sqrt(per_year) for r in named.values()]
+    grown = [float(total_return(returns)) for returns in stress.capital.values()]
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.5, 0.5])
+    figure.add_trace(
+        go.Bar(x=list(named), y=sharpes, marker_color=CANDIDATE, showlegend=False), 1, 1
+    )
+    line = {"color": CANDIDATE, "width": 2}
+    figure.add_trace(go.Scatter(x=list(stress.capital), y=grown, line=line, showlegend=False), 1, 2)
+    figure.update_yaxes(title_text="Sharpe ratio", row=1, col=1)
+    figure.update_xaxes(title_text="times the capital", type="log", row=1, col=2)
+    figure.update_yaxes(title_text="return of the hold-out", tickformat=".0%", row=1, col=2)
+    return dressed(figure, 320)
+
+
+def regimes(candidate: np.ndarray, market: np.ndarray) -> go.Figure:
+    """Return of the candidate and of the market itself in each regime of the hold-out."""
+    masks = regimes_of(market)
+    names = [f"{name}, {mask.sum()} bars" for name, mask in masks.items()]
+    figure = go.Figure()
+    for name, returns, colour in (
+        ("candidate", candidate, CANDIDATE),
+        ("market", market, OTHERS[1]),
+    ):
+        made = [float(total_return(returns[mask])) for mask in masks.values()]
+        figure.add_trace(go.Bar(x=names, y=made, name=name, marker_color=colour))
+    figure.update_yaxes(title_text="return in these bars", tickformat=".0%")
+    return dressed(figure, 320)
+
+
+def choice(walks: np.ndarray, per_year: float) -> go.Figure:
+    """How the Sharpe ratios of the paths (P, T) of a cross-validated choice are distributed."""
+    sharpes = sharpe_ratio(walks) * np.sqrt(per_year)
+    figure = go.Figure(go.Histogram(x=sharpes, nbinsx=20, marker_color=CANDIDATE))
+    figure.add_vline(x=0, line={"color": INK, "width": 0.8})
+    figure.update_xaxes(title_text="Sharpe ratio of a path, where it was not chosen")
+    figure.update_yaxes(title_text="paths")
+    return dressed(figure, 300)
 
 
 def learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.Figure:

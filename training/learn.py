@@ -56,6 +56,7 @@ def train(lesson: Lesson, report: Report = ignore) -> Trained:
             curve = tuple(_run(algorithm, lesson, report, started))
             weights = weights_of(algorithm)
             exported = export_policy(algorithm, lesson)
+            returns = validation_returns(algorithm, lesson)
         finally:
             algorithm.stop()
     return Trained(
@@ -66,6 +67,7 @@ def train(lesson: Lesson, report: Report = ignore) -> Trained:
         validation_score=curve[-1]["validation_score"],
         steps=int(curve[-1]["steps"]),
         seconds=time.perf_counter() - started,
+        validation_returns=tuple(np.expm1(returns).tolist()),
     )
 
 
@@ -132,7 +134,14 @@ def _figures(results: list[dict[str, Any]]) -> Metrics:
 
 
 def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
-    """Return the annualised Sharpe ratio on the validation rows, after costs, no exploration.
+    """Return the annualised Sharpe ratio of ``validation_returns``."""
+    returns = validation_returns(algorithm, lesson)
+    equity = np.exp(np.concatenate([[0.0], returns.cumsum()]))
+    return float(sharpe(equity, bars_per_year(lesson.dataset.interval)))
+
+
+def validation_returns(algorithm: LocalAlgorithm, lesson: Lesson) -> np.ndarray:
+    """Return the log returns on the validation rows, after costs, no exploration, in time order.
 
     The rows are cut into equal stretches that are traded side by side, each beginning flat:
     several times faster than one account after the other, and no single halt decides.
@@ -158,9 +167,7 @@ def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
         action = decide(algorithm, observation)
         return target_weight(action, lesson.actions, lesson.rules.allow_short)
 
-    returns = play(market, weight, rows, stretches)
-    equity = np.exp(np.concatenate([[0.0], returns.cumsum()]))
-    return float(sharpe(equity, bars_per_year(lesson.dataset.interval)))
+    return play(market, weight, rows, stretches)
 
 
 def decide(algorithm: LocalAlgorithm, observation: np.ndarray) -> np.ndarray:

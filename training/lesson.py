@@ -63,6 +63,7 @@ class Trained:
     validation_score: float  # annualised Sharpe ratio on the validation rows, after costs
     steps: int  # environment steps taken
     seconds: float
+    validation_returns: tuple[float, ...] = ()  # simple, per bar, of the finished policy
 
 
 def ignore(steps: int, metrics: Metrics) -> None:

@@ -8,10 +8,13 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
 
-from registry.gate import GateReport
+from registry import gate as tests
+from registry.evidence import Evidence
+from registry.verdict import GateReport
 from training import figures
 from training.backtest import BacktestResult
 
@@ -57,6 +60,8 @@ class Report:
     contenders: Mapping[str, BacktestResult]  # on the same bars; the first is the subject
     bars_per_year: float
     gate: GateReport | None = None
+    evidence: Evidence | None = None  # what the gate looked at
+    choice: np.ndarray | None = None  # (paths, T) the trials chosen elsewhere, on validation rows
     folds: Sequence[Mapping[str, BacktestResult]] = ()
     fold_note: str = ""  # such as the crash the folds span
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
@@ -75,13 +80,17 @@ def render(report: Report) -> str:
     parts += [
         "<h2>Results, after costs, out of sample</h2>",
         metrics_table(report.contenders),
-        _figure("Equity and drawdown", figures.equity(report.contenders)),
+        _figure(tests.EQUITY, figures.equity(report.contenders)),
         _figure("Trades and position", figures.trades(subject)),
         _figure("Rolling Sharpe ratio", figures.rolling(report.contenders, report.bars_per_year)),
         _figure("Returns", figures.returns(report.contenders)),
     ]
+    if report.evidence is not None:
+        parts += _judged(report.evidence, report.bars_per_year)
+    if report.choice is not None:
+        parts.append(_choice(report.choice, report.bars_per_year))
     if report.folds:
-        parts.append(_figure("Walk-forward", figures.walk_forward(report.folds), report.fold_note))
+        parts.append(_figure(tests.LEARNED, figures.walk_forward(report.folds), report.fold_note))
     if report.curves:
         parts.append(_figure("Learning curves of the seeds", figures.learning(report.curves)))
     if report.trials:
@@ -105,26 +114,60 @@ def metrics_table(contenders: Mapping[str, BacktestResult]) -> str:
     return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
 
 
+def _judged(evidence: Evidence, per_year: float) -> list[str]:
+    """Return the figures of what the gate looked at beyond the contenders' own curves."""
+    parts = []
+    if evidence.seeds.shape[1] > 1:
+        parts.append(_figure(tests.SEEDS, figures.seeds(evidence.seeds), "on the same bars"))
+    if evidence.stress is not None:
+        note = (
+            "the shipped seed at multiples of the costs, with every decision one bar late, and "
+            "with more capital than the market's volume bears"
+        )
+        parts.append(_figure(tests.STRESS, figures.stress(evidence.stress, per_year), note))
+    if evidence.market is not None:
+        drawn = figures.regimes(evidence.candidate, evidence.market)
+        parts.append(_figure(tests.REGIMES, drawn, "a bar can belong to several, or to none"))
+    return parts
+
+
+def _choice(walks: np.ndarray, per_year: float) -> str:
+    note = (
+        f"{len(walks)} paths over the validation rows; on each part a path trades the trial that "
+        "was best on other parts (combinatorial purged cross-validation)"
+    )
+    return _figure(tests.CHOICE, figures.choice(walks, per_year), note)
+
+
 def _gate(gate: GateReport) -> str:
     kind = gate.verdict.split()[0]
     rows = "".join(
         f"<tr><td class={'passed' if r.passed else 'failed'}>{'passed' if r.passed else 'failed'}"
         f"</td><td class=text>{html.escape(r.test)}</td><td class=text>{html.escape(r.sentence)}"
-        f"</td><td>{_shown(r.value, '{:.3f}')}</td><td>{_shown(r.threshold, '{:.3f}')}</td></tr>"
+        f"</td><td>{_shown(r.value, '{:.3f}')}</td><td>{_shown(r.threshold, '{:.3f}')}</td>"
+        f"<td class=text>{_link(r.figure)}</td></tr>"
         for r in gate.reasons
     )
     return (
         f"<p><span class='verdict {kind}'>{html.escape(gate.verdict)}</span> "
         f"over {gate.bars} bars, {gate.trials} trials, {gate.looks} earlier looks at these bars</p>"
         "<table><tr><th></th><th class=text>test</th><th class=text>what it found</th>"
-        f"<th>value</th><th>threshold</th></tr>{rows}</table>"
+        f"<th>value</th><th>threshold</th><th class=text>shown in</th></tr>{rows}</table>"
     )
 
 
 def _figure(title: str, figure: go.Figure, note: str = "") -> str:
     drawn = figure.to_html(full_html=False, include_plotlyjs=False)
     said = f"<p class=note>{html.escape(note)}</p>" if note else ""
-    return f"<h2>{html.escape(title)}</h2>{said}{drawn}"
+    return f"<h2 id='{_anchor(title)}'>{html.escape(title)}</h2>{said}{drawn}"
+
+
+def _link(title: str) -> str:
+    return f"<a href='#{_anchor(title)}'>{html.escape(title)}</a>" if title else ""
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 def _trades(subject: BacktestResult) -> str:

@@ -25,6 +25,7 @@ from core.errors import StorageError, TrainingError
 from core.home import Home
 from core.progress import Progress, Report, silent
 from core.settings import Search
+from registry.selection import effective_trials
 from training.lesson import Lesson, Metrics
 from training.space import Space
 from training.studies import answering, library, storage
@@ -44,6 +45,7 @@ class Trial:
     score: float | None  # validation Sharpe ratio, annualised; of the last report when pruned
     curve: tuple[Metrics, ...]
     problem: str = ""
+    returns: tuple[float, ...] = ()  # simple, per validation bar; empty unless complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,19 @@ class Searched:
             problem = next((t.problem for t in self.trials if t.problem), "all were pruned")
             raise TrainingError(f"{self.study}: none of {len(self.trials)} trials ended: {problem}")
         return max(complete, key=lambda trial: (_comparable(trial.score), -trial.number))
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Return the validation returns (N, T) of the N complete trials."""
+        known = [trial.returns for trial in self.trials if trial.returns]
+        return np.array(known, np.float64).reshape(len(known), -1)
+
+    @property
+    def effective_trials(self) -> float:
+        """Return how many independent trials these were; one each where no returns are known."""
+        returns = self.returns
+        alike = effective_trials(returns) if len(returns) else 0.0
+        return alike + len(self.trials) - len(returns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +220,7 @@ def trials_of(study: Any) -> list[Trial]:
             score=frozen.user_attrs["score"],
             curve=tuple(frozen.user_attrs["curve"]),
             problem=frozen.user_attrs["problem"],
+            returns=tuple(frozen.user_attrs.get("returns", ())),  # absent from older studies
         )
         for frozen in study.get_trials(deepcopy=False)
     ]
@@ -217,7 +233,8 @@ def _trial(number: int, proposal: Mapping[str, Any], outcome: Outcome) -> Trial:
     if score is not None and not math.isfinite(score):
         return Trial(number, proposal, "failed", None, (), "the validation score is no number")
     curve = tuple(_plain(metrics) for metrics in outcome.curve)
-    return Trial(number, proposal, outcome.state, score, curve, outcome.problem)
+    returns = outcome.trained.validation_returns if outcome.trained is not None else ()
+    return Trial(number, proposal, outcome.state, score, curve, outcome.problem, returns)
 
 
 def _plain(metrics: Metrics) -> Metrics:
@@ -242,6 +259,7 @@ def _frozen(space: Space, trial: Trial) -> Any:
             "score": trial.score,
             "curve": list(trial.curve),
             "problem": trial.problem,
+            "returns": list(trial.returns),
         },
     )
 
