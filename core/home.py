@@ -78,6 +78,11 @@ class Home:
         return self.root / "bundles"
 
     @property
+    def experience(self) -> Path:
+        """What each agent lived through while trading, merged with history."""
+        return self.root / "experience"
+
+    @property
     def drift(self) -> Path:
         """What each agent's last look for drift left for the next."""
         return self.root / "drift"

@@ -18,8 +18,9 @@ from core.progress import Progress, Report
 from core.settings import Params
 from features.dataset import Dataset
 from features.scaler import Scaler
-from pipelines import lineage
+from pipelines import experience, lineage
 from pipelines.contest import Champion
+from pipelines.experience import Experience
 from registry import models
 from registry.bundle import save_bundle
 from registry.card import ActionSpace, Card
@@ -47,6 +48,7 @@ class Work:
     agent: str
     course: Course
     traded: Dataset
+    lived: Experience
     champion: Champion
     run: Run
     now: datetime
@@ -69,6 +71,8 @@ def config(work: Work, trials: int, seeds: int, first_seed: int) -> dict[str, An
         "effort": work.course.effort,
         "warm_start": work.course.warm_start is not None,
         "reason": work.reason,
+        "experience": work.lived.figures(work.params.costs.slippage_bps)
+        | {"replayed": work.course.replayed},
     }
     return settings | {"run": edits}
 
@@ -120,6 +124,16 @@ def _card(
         },
         dvc_lock_sha256=lineage.dvc_lock_sha256(home),
     )
+
+
+def log_experience(work: Work) -> None:
+    """Keep what the agent lived through, merged with history, on disk and with the run."""
+    if not work.lived.live_bars:
+        return
+    path, sha256 = experience.write(work.home, work.agent, work.lived)
+    work.run.log_file(path)
+    work.run.set_tags({"experience_sha256": sha256})
+    work.say("data", 1.0, f"{work.agent}: {work.lived}")
 
 
 def log_trial(run: Run, trial: Trial) -> None:

@@ -7,6 +7,7 @@ that was.
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
 from features.scaler import Scaler
-from pipelines import contest, lineage, record
+from pipelines import contest, experience, lineage, record
 from pipelines.contest import FIRST_CHAMPION, Champion
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.judging import Retrained, conclude
@@ -65,7 +66,11 @@ def run(
     learned = load_training_dataset(home, params, agent)
     warm(home)
     champion = contest.champion_of(home, agent) or _install(home, params, agent, traded, now)
-    course = _course(home, params, agent, learned, champion, effort.effort, warm_start)
+    lived = experience.gather(home, params, agent, traded)
+    course = replace(
+        _course(home, params, agent, learned, champion, effort.effort, warm_start),
+        lived=lived.transitions,
+    )
     tags = {
         "dataset_sha256": traded.sha256,
         "git_commit": lineage.git_commit(),
@@ -74,10 +79,13 @@ def run(
         "size": size,
     }
     with tracking.start_run(home, agent, f"retrain {now:%Y-%m-%d %H:%M}", tags) as parent:
-        work = Work(home, params, agent, course, traded, champion, parent, now, reason, report)
+        work = Work(
+            home, params, agent, course, traded, lived, champion, parent, now, reason, report
+        )
         parent.log_params(record.config(work, trials, seeds, first_seed))
         if (home.workspace / "dvc.lock").exists():
             parent.log_file(home.workspace / "dvc.lock")
+        record.log_experience(work)
         searched = _search(work, trials, first_seed)
         folds = walk_forward(course.timeline, effort.folds, params.split, params.environment.window)
         trained, walked = _train(work, searched, folds, first_seed, seeds)

@@ -18,6 +18,7 @@ from features.scaler import Scaler
 from training.lesson import Lesson, Trained
 from training.space import Space, space_for
 from training.splits import Fold, Timeline, Window
+from training.transitions import Transitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Course:
     rules: Rules
     effort: float
     warm_start: bytes | None = None  # weights or policy.onnx of the Production version
+    lived: Transitions | None = None  # what the agent lived through, on the rows of ``learned``
 
     @property
     def space(self) -> Space:
@@ -45,8 +47,24 @@ class Course:
         settings["agents"] = settings["agents"][self.agent]
         rows = [(w.start, w.stop) for w in (self.timeline.train, self.timeline.validation)]
         warm = hashlib.sha256(self.warm_start or b"").hexdigest()
-        told = json.dumps([part.sha256, settings, rows, self.effort, warm], sort_keys=True)
+        inputs = [part.sha256, settings, rows, self.effort, warm]
+        if (lived := self._lived(self.timeline.train)) is not None:
+            inputs.append(lived.sha256)
+        told = json.dumps(inputs, sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
+
+    def _lived(self, train: Window) -> Transitions | None:
+        """Return what was lived through inside a training window, for who may learn from it."""
+        if self.lived is None or self.params.agent(self.agent).algorithm != "sac":
+            return None  # PPO is on-policy: what other policies did would bias it
+        inside = self.lived.within(train.start, train.stop)
+        return inside if len(inside) else None
+
+    @property
+    def replayed(self) -> int:
+        """How many live transitions SAC's replay begins with."""
+        lived = self._lived(self.timeline.train)
+        return 0 if lived is None else len(lived)
 
     def scaler(self, train: Window) -> Scaler:
         """Return the scaler fitted on the rows of one training window, and no others."""
@@ -74,6 +92,7 @@ class Course:
             effort=self.effort,
             reports=self.params.search.reports,
             warm_start=self.warm_start,
+            lived=self._lived(train),
         )
 
 

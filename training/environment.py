@@ -22,6 +22,7 @@ from features.observation import observation_columns, observe_rows
 from features.scaler import Scaler
 from training.rewards import Moments, Outcome, Reward, scaled
 from training.spaces import Actions, action_space, observation_space, target_weight
+from training.transitions import Transitions
 
 Rows = tuple[int, int]  # first row, and one past the last
 
@@ -137,6 +138,17 @@ class MarketBatch:
     def observation(self, row: np.ndarray, account: np.ndarray) -> np.ndarray:
         """Return what accounts with features ``account`` (m, a) see at ``row`` (m,)."""
         return np.asarray(observe_rows(self._scaled, row, self._window, account))
+
+    def worth(self, lived: Transitions) -> np.ndarray:
+        """Return the reward of what was lived through elsewhere, float32 (m,)."""
+        outcome = Outcome(
+            log_return=lived.log_return,
+            drawdown=lived.drawdown,
+            drawdown_before=lived.drawdown_before,
+            mean=lived.mean,
+            mean_square=lived.mean_square,
+        )
+        return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
 
     def _starts(self, ended: np.ndarray) -> np.ndarray:
         first, stop = self.rows

@@ -92,7 +92,10 @@ def build(lesson: Lesson) -> LocalAlgorithm:
             ppo_config(settings, market, lesson.actions, lesson.seed, lesson.device), market
         )
     else:
-        algorithm = MarketSac(sac_config(settings, market, lesson.seed, lesson.device), market)
+        sac = MarketSac(sac_config(settings, market, lesson.seed, lesson.device), market)
+        if lesson.lived is not None:
+            sac.remember(lesson.lived, market.worth(lesson.lived))
+        algorithm = sac
     if lesson.warm_start is not None:
         weights = unpack(lesson.warm_start)
         check_compatible(weights, weights_of(algorithm))

@@ -12,6 +12,7 @@ from features.dataset import Dataset
 from features.scaler import Scaler
 from training.environment import Rows
 from training.spaces import Actions
+from training.transitions import Transitions
 
 Metrics = dict[str, float]
 Report = Callable[[int, Metrics], None]
@@ -37,6 +38,7 @@ class Lesson:
     reports: int = 5  # validation points, evenly spaced, the last at the end
     device: str = "cpu"  # cpu, cuda or tpu
     warm_start: bytes | None = None  # ``Trained.weights`` (or a policy.onnx: critics start anew)
+    lived: Transitions | None = None  # within the training rows; where SAC's replay begins
 
     @property
     def algorithm(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.rollout import Trajectories
+from training.transitions import Transitions
 
 Observe = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # rows (m,), account features (m, a) -> observations float32 (m, D)
@@ -45,6 +46,20 @@ class Replay:
         self._alive[where] = 1.0 - trajectories.terminated.reshape(-1)
         self._newest = int((self._newest + count) % self._capacity)
         self.size = min(self.size + count, self._capacity)
+
+    def begin(self, lived: Transitions, action: np.ndarray, reward: np.ndarray) -> None:
+        """Start with the newest of ``lived``, their ``action`` (m, 1) and ``reward`` (m,)."""
+        count = min(len(lived), self._capacity)
+        if not count:
+            return
+        where, newest = slice(0, count), slice(len(lived) - count, None)
+        self._row[where] = lived.row[newest]
+        self._account[where] = lived.account[newest]
+        self._next_account[where] = lived.next_account[newest]
+        self._action[where] = action[newest]
+        self._reward[where] = reward[newest]
+        self._alive[where] = lived.alive[newest]
+        self._newest, self.size = count % self._capacity, count
 
     def sample(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return ``count`` transitions drawn with replacement, as float32 columns.

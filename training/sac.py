@@ -36,7 +36,8 @@ from training.export import LOG_DEVIATION_LIMITS
 from training.local import LocalAlgorithm, LocalLearner, OneModeModule
 from training.network import FlatAdam, Perceptron, flatten, gradient_of
 from training.replay import Replay
-from training.spaces import action_space, observation_space
+from training.spaces import REACH, action_space, observation_space
+from training.transitions import Transitions
 
 LOG_TWO, LOG_TWO_PI = math.log(2.0), math.log(2.0 * math.pi)
 BARS_PER_ITERATION = 8
@@ -262,6 +263,11 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
         )
         self._draw = np.random.default_rng(self.env_runner.module.model_config["seed"])
         self._owed = 0.0  # updates earned by environment steps and not yet made
+
+    def remember(self, lived: Transitions, reward: np.ndarray) -> None:
+        """Begin the replay with what was lived through elsewhere, worth ``reward`` (m,)."""
+        action = (lived.weight / REACH).astype(np.float32)[:, None]
+        self._replay.begin(lived, action, reward)
 
     def training_step(self) -> None:
         """Roll out a few bars, then make the updates they have earned; called by ``train()``."""
