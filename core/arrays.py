@@ -95,18 +95,15 @@ def is_nan(array: Array) -> Array:
     return namespace(array).isnan(array)
 
 
-def record(kind: Any, block: Array, at: Any, first: int) -> Any:
-    """Return numbers ``first``, ``first + 1`` … of a block (n, k, numbers) as tuple ``kind``.
-
-    ``at`` is ``...`` for all accounts; compiled code says which account instead.
-    """
-    return kind(*(block[at, first + field] for field in range(len(kind._fields))))
+def record(kind: Any, block: Array, first: int = 0) -> Any:
+    """Return numbers ``first`` … of a block (n, k, numbers) as the named tuple ``kind``."""
+    return kind(*(block[..., first + field] for field in range(len(kind._fields))))
 
 
-def store(block: Array, at: Any, first: int, values: tuple[Array, ...]) -> None:
+def store(block: Array, values: tuple[Array, ...], first: int = 0) -> None:
     """Write what ``record`` reads."""
     for field, value in enumerate(values):
-        block[at, first + field] = value
+        block[..., first + field] = value
 
 
 def quietly() -> Any:

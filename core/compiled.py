@@ -1,7 +1,7 @@
-"""Compiled: the rules as machine code, for the numbers of one account after the other.
+"""Compiled: the rules as machine code, for the numbers of single accounts.
 
 Owns how Python functions marked ``elementwise`` become machine code (numba), what the operations
-of ``core/arrays.py`` mean for single numbers, and where the code is kept between processes.
+of ``core/arrays.py`` and ``core/lanes.py`` mean there, and where the code is kept between processes.
 Without reordering or fusing of floating-point operations, so that every bit is that of NumPy's
 arrays. Knows no rule.
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from core import arrays
+from core import arrays, lanes
 from core.arrays import ELEMENTWISE, Array
 
 _log = logging.getLogger(__name__)
@@ -160,24 +160,30 @@ def _operations() -> dict[Callable[..., Any], Callable[..., Any]]:
         arrays.copysign: lambda a, b: lambda a, b: np.copysign(a, b),
         arrays.is_nan: lambda a: lambda a: a != a,
         arrays.total: lambda a: lambda a: a,
-        arrays.record: _record,
-        arrays.store: _store,
+        lanes.lane: _lane,
+        lanes.keep: _keep,
     }
 
 
-def _record(kind: Any, block: Any, at: Any, first: Any) -> Any:
+def _lane(kind: Any, given: Any, first: Any, j: Any) -> Any:
     fields = range(len(kind.instance_class._fields))
-    numbers = ", ".join(f"block[at, 0, first + {field}]" for field in fields)
-    return _written("kind: Any, block: Any, at: Any, first: Any", f"return kind({numbers})")
+    numbers = ", ".join(f"given[at + {_distance(field)}]" for field in fields)
+    return _written("kind: Any, given: Any, first: Any, j: Any", f"return kind({numbers})")
 
 
-def _store(block: Any, at: Any, first: Any, values: Any) -> Any:
-    lines = (f"block[at, 0, first + {field}] = values[{field}]" for field in range(len(values)))
-    return _written("block: Any, at: Any, first: Any, values: Any", "; ".join(lines))
+def _keep(made: Any, first: Any, j: Any, values: Any) -> Any:
+    lines = (f"made[at + {_distance(row)}] = values[{row}]" for row in range(len(values)))
+    return _written("made: Any, first: Any, j: Any, values: Any", "; ".join(lines))
+
+
+def _distance(number: int) -> str:
+    # Unsigned: what might be negative counts from the end, and no vector begins there.
+    return f"uint64({number * lanes.LANES})"
 
 
 def _written(parameters: str, body: str) -> Any:
     """Return a function without a loop: numba does not unroll one over a tuple's fields."""
-    made: dict[str, Any] = {"Any": Any}
-    exec(f"def written({parameters}) -> Any: {body}", made)
+    made: dict[str, Any] = {"Any": Any, "uint64": np.uint64}
+    at = f"at = uint64(first) * uint64({lanes.LANES}) + j"
+    exec(f"def written({parameters}) -> Any:\n    {at}\n    {body}", made)
     return made["written"]

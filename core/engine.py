@@ -37,8 +37,10 @@ from typing import NamedTuple
 import numpy as np
 
 from core.accounts import (
+    ACCOUNT_NUMBERS,
     PAST_PEAKS,
     PEAK_BLOCKS,
+    POSITION_NUMBERS,
     RECENT,
     Holding,
     Peaks,
@@ -61,6 +63,7 @@ from core.arrays import (
 from core.bars import Bar, Market, MarketRows, PackedMarket, bar_at, gathered, packed
 from core.compiled import compiled, plain, runs_compiled
 from core.fills import EXITS, FILLED, Exit, Fills, Trade, exit_inside, fill_at_open, split
+from core.lanes import LANES, One, deliver, fetch, fetch_rows, fill, keep, lane, scratch
 from core.risk import Judgement, Verdict, judge
 from core.rules import OFF, Numbers, Rules
 from core.terms import terms_of
@@ -79,6 +82,16 @@ __all__ = [
 ]
 
 MONTH_BARS = 21
+
+# How many numbers there are, and where the compiled loops keep them (``core/lanes.py``).
+PRICES, RULES, VERDICT = len(Bar._fields), len(Numbers._fields), len(Judgement._fields)
+HELD = ACCOUNT_NUMBERS
+BAR = FILLS = HELD + POSITION_NUMBERS
+NUMBERS = BAR + PRICES
+ASKED = NUMBERS + RULES
+GIVEN = ASKED + 1
+JUDGED = POSITION_NUMBERS + VERDICT
+SETTLED = FILLS + FILLED
 
 
 class Settlement(NamedTuple):
@@ -101,13 +114,13 @@ def submit(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rul
     NaN holds: shares and working orders stay. Anything else replaces what is still pending.
     """
     position = namespace(state.position).empty_like(state.position)
-    verdict = _empty(state, len(Judgement._fields))
+    verdict = _empty(state, VERDICT)
     before = (float(state.clock), state.account, state.position)
     if runs_compiled(position):
         n = len(position)
         if target_weight.shape != (n, 1):
             raise ValueError(f"weights of shape {target_weight.shape}, expected ({n}, 1)")
-        weight = plain(target_weight, np.float64)
+        weight = plain(target_weight, np.float64)[:, None]
         submit_each(*before, weight, *packed(bar, n), rules.of_each(n), position, verdict)
     else:
         submit_all(*before, target_weight, gathered(bar), rules.beside(position), position, verdict)
@@ -138,7 +151,7 @@ def step(state: State, target_weight: Array, market: Market, row: int, rules: Ru
 
 def apply_split(state: State, bar: Bar | MarketRows) -> State:
     """Apply the splits of ``bar`` to shares, prices and orders; pay fractions at the open."""
-    here, held = record(Bar, gathered(bar), ..., 0), record(Holding, state.position, ..., 0)
+    here, held = record(Bar, gathered(bar)), record(Holding, state.position)
     cash, after = split(state.cash[:, None], held, here.open, here.split_ratio)
     return state.but(cash=cash[:, 0], **after._asdict())
 
@@ -151,21 +164,21 @@ def mark(state: State, bar: Bar | MarketRows, traded: Array, rules: Rules) -> St
     """
     xp, clock = namespace(state.account), state.clock + 1
     traded_at = where(traded, float(clock), state.last_trade)
-    held = record(Holding, state.position, ..., 0)
+    held = record(Holding, state.position)
     with quietly():
         standing, peaks, held = close_books(
             _turns(clock, rules),
-            record(Standing, state.account, ..., 0),
-            record(Peaks, state.account, ..., PAST_PEAKS),
+            record(Standing, state.account),
+            record(Peaks, state.account, PAST_PEAKS),
             state.cash[:, None],
             held._replace(last_trade=traded_at),
-            record(Bar, gathered(bar), ..., 0).close,
-            record(Numbers, rules.beside(state.account), ..., 0),
+            record(Bar, gathered(bar)).close,
+            record(Numbers, rules.beside(state.account)),
         )
     after = State(clock, xp.empty_like(state.account), xp.asarray(state.position, copy=True))
-    store(after.account, ..., 0, standing)
-    store(after.account, ..., PAST_PEAKS, peaks)
-    store(after.position, ..., 0, held)
+    store(after.account, standing)
+    store(after.account, peaks, PAST_PEAKS)
+    store(after.position, held)
     return after
 
 
@@ -195,20 +208,33 @@ def submit_each(
     position_after: Array,
     verdict: Array,
 ) -> None:
-    """Do for one account after the other, in machine code, what ``submit_all`` does at once."""
-    for i in range(len(account)):
-        held, recent, judged = submitted(
-            clock,
-            record(Standing, account, i, 0),
-            record(Holding, position, i, 0),
-            record(Recent, position, i, RECENT),
-            weight[i, 0],
-            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0),
-            record(Numbers, rules, min(i, len(rules) - 1), 0),
-        )
-        store(position_after, i, 0, held)
-        store(position_after, i, RECENT, recent)
-        store(verdict, i, 0, judged)
+    """Do for a few accounts at a time, in machine code, what ``submit_all`` does for all."""
+    given, made = scratch(GIVEN), scratch(JUDGED)
+    if len(rules) == 1:
+        fill(given, NUMBERS, rules, RULES)
+    for begin in range(0, len(account), LANES):
+        width = min(LANES, len(account) - begin)
+        fetch(given, 0, account, begin, width, PAST_PEAKS)
+        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
+        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
+        fetch(given, ASKED, weight, begin, width, 1)
+        if len(rules) > 1:
+            fetch(given, NUMBERS, rules, begin, width, RULES)
+        for j in range(np.uint64(width)):
+            held, recent, judged = submitted(
+                clock,
+                lane(Standing, given, 0, j),
+                lane(Holding, given, HELD, j),
+                lane(Recent, given, HELD + RECENT, j),
+                lane(One, given, ASKED, j).number,
+                lane(Bar, given, BAR, j),
+                lane(Numbers, given, NUMBERS, j),
+            )
+            keep(made, 0, j, held)
+            keep(made, RECENT, j, recent)
+            keep(made, POSITION_NUMBERS, j, judged)
+        deliver(made, 0, position_after, begin, width, POSITION_NUMBERS)
+        deliver(made, POSITION_NUMBERS, verdict, begin, width, VERDICT)
 
 
 def submit_all(
@@ -225,16 +251,16 @@ def submit_all(
     with quietly():
         held, recent, judged = submitted(
             clock,
-            record(Standing, account, ..., 0),
-            record(Holding, position, ..., 0),
-            record(Recent, position, ..., RECENT),
+            record(Standing, account),
+            record(Holding, position),
+            record(Recent, position, RECENT),
             weight,
-            record(Bar, bars, ..., 0),
-            record(Numbers, rules, ..., 0),
+            record(Bar, bars),
+            record(Numbers, rules),
         )
-    store(position_after, ..., 0, held)
-    store(position_after, ..., RECENT, recent)
-    store(verdict, ..., 0, judged)
+    store(position_after, held)
+    store(position_after, recent, RECENT)
+    store(verdict, judged)
 
 
 @elementwise
@@ -277,23 +303,36 @@ def settle_each(
     position_after: Array,
     fills: Array,
 ) -> None:
-    """Do for one account after the other, in machine code, what ``settle_all`` does at once."""
-    for i in range(len(account)):
-        standing, peaks, held, opening, exits = settled(
-            clock,
-            turns,
-            record(Standing, account, i, 0),
-            record(Peaks, account, i, PAST_PEAKS),
-            record(Holding, position, i, 0),
-            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0),
-            record(Numbers, rules, min(i, len(rules) - 1), 0),
-        )
-        store(account_after, i, 0, standing)
-        store(account_after, i, PAST_PEAKS, peaks)
-        store(position_after, i, 0, held)
-        store(position_after, i, RECENT, record(Recent, position, i, RECENT))
-        store(fills, i, 0, opening)
-        store(fills, i, EXITS, exits)
+    """Do for a few accounts at a time, in machine code, what ``settle_all`` does for all."""
+    given, made = scratch(GIVEN), scratch(SETTLED)
+    if len(rules) == 1:
+        fill(given, NUMBERS, rules, RULES)
+    for begin in range(0, len(account), LANES):
+        width = min(LANES, len(account) - begin)
+        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
+        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
+        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
+        if len(rules) > 1:
+            fetch(given, NUMBERS, rules, begin, width, RULES)
+        for j in range(np.uint64(width)):
+            standing, peaks, held, opening, exits = settled(
+                clock,
+                turns,
+                lane(Standing, given, 0, j),
+                lane(Peaks, given, PAST_PEAKS, j),
+                lane(Holding, given, HELD, j),
+                lane(Bar, given, BAR, j),
+                lane(Numbers, given, NUMBERS, j),
+            )
+            keep(made, 0, j, standing)
+            keep(made, PAST_PEAKS, j, peaks)
+            keep(made, HELD, j, held)
+            keep(made, HELD + RECENT, j, lane(Recent, given, HELD + RECENT, j))
+            keep(made, FILLS, j, opening)
+            keep(made, FILLS + EXITS, j, exits)
+        deliver(made, 0, account_after, begin, width, ACCOUNT_NUMBERS)
+        deliver(made, HELD, position_after, begin, width, POSITION_NUMBERS)
+        deliver(made, FILLS, fills, begin, width, FILLED)
 
 
 def settle_all(
@@ -312,18 +351,18 @@ def settle_all(
         standing, peaks, held, opening, exits = settled(
             clock,
             turns,
-            record(Standing, account, ..., 0),
-            record(Peaks, account, ..., PAST_PEAKS),
-            record(Holding, position, ..., 0),
-            record(Bar, bars, ..., 0),
-            record(Numbers, rules, ..., 0),
+            record(Standing, account),
+            record(Peaks, account, PAST_PEAKS),
+            record(Holding, position),
+            record(Bar, bars),
+            record(Numbers, rules),
         )
-    store(account_after, ..., 0, standing)
-    store(account_after, ..., PAST_PEAKS, peaks)
-    store(position_after, ..., 0, held)
-    store(position_after, ..., RECENT, record(Recent, position, ..., RECENT))
-    store(fills, ..., 0, opening)
-    store(fills, ..., EXITS, exits)
+    store(account_after, standing)
+    store(account_after, peaks, PAST_PEAKS)
+    store(position_after, held)
+    store(position_after, record(Recent, position, RECENT), RECENT)
+    store(fills, opening)
+    store(fills, exits, EXITS)
 
 
 @elementwise

@@ -121,14 +121,14 @@ def assess(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rul
     Limits bound what may be ordered; a position that drifts over one is trimmed at the next
     order that is not *hold*.
     """
-    numbers = record(Numbers, rules.beside(state.account), ..., 0)
+    numbers = record(Numbers, rules.beside(state.account))
     with quietly():
         judged = judge(
             float(state.clock),
-            record(Standing, state.account, ..., 0),
-            record(Holding, state.position, ..., 0),
+            record(Standing, state.account),
+            record(Holding, state.position),
             target_weight,
-            terms_of(record(Bar, gathered(bar), ..., 0), numbers),
+            terms_of(record(Bar, gathered(bar)), numbers),
             numbers,
         )
     return Verdict(target_weight, namespace(state.account).stack(judged, axis=-1))

@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.accounts import RECENT, RECENT_DECISIONS, Holding, Recent, Standing, State, open_accounts
+from core.accounts import (
+    PAST_PEAKS,
+    POSITION_NUMBERS,
+    RECENT,
+    RECENT_DECISIONS,
+    Holding,
+    Recent,
+    Standing,
+    State,
+    open_accounts,
+)
 from core.arrays import (
     Array,
     elementwise,
@@ -18,12 +28,12 @@ from core.arrays import (
     namespace,
     record,
     sign,
-    store,
     where,
 )
 from core.bars import Bar, MarketRows, gathered, packed
 from core.compiled import compiled, runs_compiled
-from core.engine import settle, submit
+from core.engine import BAR, HELD, settle, submit
+from core.lanes import LANES, One, deliver, fetch, fetch_rows, keep, lane, scratch
 from core.rules import Rules
 from core.settings import Account, Costs, RiskLimits
 
@@ -41,6 +51,9 @@ SLEEVE_COLUMNS = (
     "reducing",  # 1 while the drawdown rule reduces
 )
 ACCOUNT_COLUMNS = SYMBOL_COLUMNS + SLEEVE_COLUMNS  # of an account with one symbol
+COLUMNS = len(ACCOUNT_COLUMNS)
+CLOSE = Bar._fields.index("close")
+GIVEN = BAR + CLOSE + 1  # numbers of an account that the compiled loop is given
 LIMIT = 5.0  # every column is clipped to ± this
 
 
@@ -68,16 +81,16 @@ def account_features(state: State, bar: Bar | MarketRows) -> Array:
     """
     clock, account, position = float(state.clock), state.account, state.position
     if runs_compiled(position):
-        features = np.empty((len(position), 1, len(ACCOUNT_COLUMNS)), np.float32)
+        features = np.empty((len(position), 1, COLUMNS), np.float32)
         see_each(clock, account, position, *packed(bar, len(position)), features)
         return features[:, 0]
     xp = namespace(position)
     columns = seen(
         clock,
-        record(Standing, account, ..., 0),
-        record(Holding, position, ..., 0),
-        record(Recent, position, ..., RECENT),
-        record(Bar, gathered(bar), ..., 0).close,
+        record(Standing, account),
+        record(Holding, position),
+        record(Recent, position, RECENT),
+        record(Bar, gathered(bar)).close,
     )
     return xp.astype(xp.concat(columns, axis=1), xp.float32)
 
@@ -97,16 +110,23 @@ def warm_up() -> None:
 def see_each(
     clock: float, account: Array, position: Array, table: Array, rows: Array, features: Array
 ) -> None:
-    """Write what is ``seen`` of one account after the other, in machine code."""
-    for i in range(len(account)):
-        columns = seen(
-            clock,
-            record(Standing, account, i, 0),
-            record(Holding, position, i, 0),
-            record(Recent, position, i, RECENT),
-            record(Bar, table, min(max(rows[i], 0), len(table) - 1), 0).close,
-        )
-        store(features, i, 0, columns)
+    """Write what is ``seen`` of a few accounts at a time, in machine code."""
+    given, made = scratch(GIVEN), scratch(COLUMNS)
+    for begin in range(0, len(account), LANES):
+        width = min(LANES, len(account) - begin)
+        fetch(given, 0, account, begin, width, PAST_PEAKS)
+        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
+        fetch_rows(given, BAR, table, rows, begin, width, CLOSE + 1)
+        for j in range(np.uint64(width)):
+            columns = seen(
+                clock,
+                lane(Standing, given, 0, j),
+                lane(Holding, given, HELD, j),
+                lane(Recent, given, HELD + RECENT, j),
+                lane(One, given, BAR + CLOSE, j).number,
+            )
+            keep(made, 0, j, columns)
+        deliver(made, 0, features, begin, width, COLUMNS)
 
 
 @elementwise
