@@ -1,9 +1,9 @@
 """Compiled: the rules as machine code, for the numbers of single accounts.
 
 Owns how Python functions marked ``elementwise`` become machine code (numba), what the operations
-of ``core/arrays.py`` and ``core/lanes.py`` mean there, and where the code is kept between processes.
-Without reordering or fusing of floating-point operations, so that every bit is that of NumPy's
-arrays. Knows no rule.
+of ``core/arrays.py`` and ``core/lanes.py`` mean there, and where the code is kept between
+processes. Without reordering or fusing of floating-point operations, so that every bit is that of
+NumPy's arrays. Knows no rule.
 
 The first call in a process loads the code, which takes half a second; the very first on a
 machine compiles it, which takes some seconds. It is kept in the user's cache folder, under the
