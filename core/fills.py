@@ -53,8 +53,8 @@ FILLED = EXITS + len(Exit._fields)
 class _OfFills:
     """One number of ``Fills`` as an array (n, k)."""
 
-    def __init__(self, at: int) -> None:
-        self._at = at
+    def __init__(self, of: type[Trade] | type[Exit], name: str) -> None:
+        self._at = of._fields.index(name) + (EXITS if of is Exit else 0)
 
     def __get__(self, fills: Any, owner: Any = None) -> Array:
         return fills.block[:, :, self._at]
@@ -69,15 +69,15 @@ class Fills(_Filled):
 
     __slots__ = ()
 
-    open_shares = _OfFills(0)  # signed whole shares filled at the open
-    open_price = _OfFills(1)  # of that fill, slippage included
-    open_commission = _OfFills(2)
-    open_slippage = _OfFills(3)
-    exit_shares = _OfFills(4)  # signed whole shares filled by a stop or target
-    exit_price = _OfFills(5)  # of that fill, slippage included; 0 where there was none
-    exit_commission = _OfFills(6)
-    exit_slippage = _OfFills(7)
-    exit_reason = _OfFills(8)  # NO_EXIT, STOP_EXIT or TARGET_EXIT
+    open_shares = _OfFills(Trade, "shares")  # signed whole shares filled at the open
+    open_price = _OfFills(Trade, "price")  # of that fill, slippage included
+    open_commission = _OfFills(Trade, "commission")
+    open_slippage = _OfFills(Trade, "slippage")
+    exit_shares = _OfFills(Exit, "shares")  # signed whole shares filled by a stop or target
+    exit_price = _OfFills(Exit, "price")  # of that fill, slippage included; 0 where there was none
+    exit_commission = _OfFills(Exit, "commission")
+    exit_slippage = _OfFills(Exit, "slippage")
+    exit_reason = _OfFills(Exit, "reason")  # NO_EXIT, STOP_EXIT or TARGET_EXIT
 
     @property
     def commission(self) -> Array:

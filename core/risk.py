@@ -45,11 +45,16 @@ class Reason(IntFlag):
     STALE_PRICE = 1024
 
 
-# The same bits as numbers, which compiled code can add.
-SHORT_DENIED, VOLATILITY_SIZED, POSITION_LIMIT, EXPOSURE_LIMIT, LEVERAGE_LIMIT = (
-    float(bit) for bit in list(Reason)[:5]
-)
-DRAWDOWN_REDUCED, COOLDOWN, NO_TRADE_BAND, HALTED = (float(bit) for bit in list(Reason)[5:9])
+# The bits that rules give, as numbers, which compiled code can add.
+SHORT_DENIED = float(Reason.SHORT_DENIED)
+VOLATILITY_SIZED = float(Reason.VOLATILITY_SIZED)
+POSITION_LIMIT = float(Reason.POSITION_LIMIT)
+EXPOSURE_LIMIT = float(Reason.EXPOSURE_LIMIT)
+LEVERAGE_LIMIT = float(Reason.LEVERAGE_LIMIT)
+DRAWDOWN_REDUCED = float(Reason.DRAWDOWN_REDUCED)
+COOLDOWN = float(Reason.COOLDOWN)
+NO_TRADE_BAND = float(Reason.NO_TRADE_BAND)
+HALTED = float(Reason.HALTED)
 HOLD = float("nan")
 
 _WORDS = {
