@@ -15,6 +15,7 @@ import pandas as pd
 from core.bars import BAR_COLUMNS
 from core.settings import Validation
 from pipelines.inspection import PRICES, Inspected
+from pipelines.postponing import postponing
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _validate(*asked: tuple[pd.DataFrame, list[Any]]) -> list[list[Any]]:
 
 def _library() -> Any:
     """Import Great Expectations, which takes seconds: only who judges bars pays."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), postponing("altair", "scipy.stats"):
         warnings.simplefilter("ignore")  # of its own dependencies
         import great_expectations
         import great_expectations.expectations
