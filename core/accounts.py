@@ -49,19 +49,6 @@ class Holding(NamedTuple):
     atr: Array  # average true range at the newest close, UNKNOWN_ATR: unknown
 
 
-class Peaks(NamedTuple):
-    """Highest equity of each full block of bars; lies behind ``Standing``."""
-
-    newest: Array
-    second: Array
-    third: Array
-    fourth: Array
-    fifth: Array
-    sixth: Array
-    seventh: Array
-    oldest: Array
-
-
 class Recent(NamedTuple):
     """The weights asked last, NaN: hold; lies behind ``Holding``."""
 
@@ -70,9 +57,9 @@ class Recent(NamedTuple):
     third: Array
 
 
-PAST_PEAKS, RECENT = len(Standing._fields), len(Holding._fields)  # where Peaks and Recent begin
-PEAK_BLOCKS, RECENT_DECISIONS = len(Peaks._fields), len(Recent._fields)
-ACCOUNT_NUMBERS, POSITION_NUMBERS = PAST_PEAKS + PEAK_BLOCKS, RECENT + RECENT_DECISIONS
+PEAK_BLOCKS = 8
+RECENT, RECENT_DECISIONS = len(Holding._fields), len(Recent._fields)  # where Recent begins
+ACCOUNT_NUMBERS, POSITION_NUMBERS = len(Standing._fields), RECENT + RECENT_DECISIONS
 FLAGS = ("reducing", "began_reducing", "halted", "ruined")
 
 
@@ -99,8 +86,9 @@ class _OfPosition:
 
 class _Books(NamedTuple):
     clock: int  # bars since the accounts were opened together
-    account: Array  # float64 (n, 1, ACCOUNT_NUMBERS): Standing, Peaks
+    account: Array  # float64 (n, 1, ACCOUNT_NUMBERS): Standing
     position: Array  # float64 (n, k, POSITION_NUMBERS): Holding, Recent
+    past_peaks: Array  # float64 (PEAK_BLOCKS, n): highest equity of the full blocks, newest first
 
 
 class State(_Books):
@@ -133,11 +121,6 @@ class State(_Books):
     last_trade = _OfPosition("last_trade")
     entry_from = _OfPosition("entry_from")
     atr = _OfPosition("atr")
-
-    @property
-    def past_peaks(self) -> Array:
-        """Highest equity of each full block, newest first, (PEAK_BLOCKS, n)."""
-        return self.account[:, 0, PAST_PEAKS:].T
 
     @property
     def recent(self) -> tuple[Array, ...]:
@@ -212,26 +195,25 @@ class State(_Books):
             xp.asarray(self.position, copy=True),
         )
         clock = changes.pop("clock", self.clock)
+        past_peaks = changes.pop("past_peaks", self.past_peaks)
         for name, value in changes.items():
             if name in Standing._fields:
                 account[:, 0, Standing._fields.index(name)] = value
             elif name in Holding._fields:
                 position[:, :, Holding._fields.index(name)] = value
-            elif name == "past_peaks":
-                account[:, 0, PAST_PEAKS:] = value.T
             elif name == "recent":
                 for age, asked in enumerate(value):
                     position[:, :, RECENT + age] = asked
             else:
                 raise TypeError(f"an account has no field {name!r} that could be replaced")
-        return State(clock, account, position)
+        return State(clock, account, position, past_peaks)
 
     def only(self, accounts: Any) -> "State":
         """Return the accounts that an index or a slice picks, as a state of their own."""
         account, position = self.account[accounts], self.position[accounts]
         if isinstance(account, np.ndarray):  # side by side again, whatever was picked
             account, position = np.ascontiguousarray(account), np.ascontiguousarray(position)
-        return State(self.clock, account, position)
+        return State(self.clock, account, position, self.past_peaks[:, accounts])
 
 
 FIELDS = ("clock", *Standing._fields, "past_peaks", *Holding._fields, "recent")
@@ -243,6 +225,7 @@ def open_accounts(n: int, k: int, cash: float, xp: Any = np, device: Any = None)
         clock=0,
         account=xp.zeros((n, 1, ACCOUNT_NUMBERS), dtype=xp.float64, device=device),
         position=xp.zeros((n, k, POSITION_NUMBERS), dtype=xp.float64, device=device),
+        past_peaks=xp.zeros((PEAK_BLOCKS, n), dtype=xp.float64, device=device),
     )
     money = ("cash", "equity", "previous_equity", "opening_equity", "average_equity")
     opening = dict.fromkeys((*money, "peak", "block_peak"), cash)
@@ -261,6 +244,7 @@ def choose(mask: Array, yes: State, no: State) -> State:
         no.clock,
         _chosen(mask, yes.account, no.account),
         _chosen(mask, yes.position, no.position),
+        namespace(mask).where(mask, yes.past_peaks, no.past_peaks),
     )
 
 
@@ -280,6 +264,7 @@ def joined(states: Sequence[State]) -> State:
         states[-1].clock,
         xp.concat([state.account for state in states], axis=0),
         xp.concat([state.position for state in states], axis=0),
+        xp.concat([state.past_peaks for state in states], axis=1),
     )
 
 

@@ -38,12 +38,10 @@ import numpy as np
 
 from core.accounts import (
     ACCOUNT_NUMBERS,
-    PAST_PEAKS,
     PEAK_BLOCKS,
     POSITION_NUMBERS,
     RECENT,
     Holding,
-    Peaks,
     Recent,
     Standing,
     State,
@@ -124,7 +122,8 @@ def submit(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rul
         submit_each(*before, weight, *packed(bar, n), rules.of_each(n), position, verdict)
     else:
         submit_all(*before, target_weight, gathered(bar), rules.beside(position), position, verdict)
-    return Submission(State(state.clock, state.account, position), Verdict(target_weight, verdict))
+    after = State(state.clock, state.account, position, state.past_peaks)
+    return Submission(after, Verdict(target_weight, verdict))
 
 
 def settle(state: State, bar: Bar | MarketRows, rules: Rules) -> Settlement:
@@ -133,14 +132,15 @@ def settle(state: State, bar: Bar | MarketRows, rules: Rules) -> Settlement:
     clock = state.clock + 1
     account, position = xp.empty_like(state.account), xp.empty_like(state.position)
     fills = _empty(state, FILLED)
-    before = (float(clock), _turns(clock, rules), state.account, state.position)
+    before = (float(clock), state.account, state.position)
     after = (account, position, fills)
     if runs_compiled(position):
         n = len(position)
         settle_each(*before, *packed(bar, n), rules.of_each(n), *after)
     else:
         settle_all(*before, gathered(bar), rules.beside(position), *after)
-    return Settlement(State(clock, account, position), Fills(fills))
+    settled = State(clock, account, position, state.past_peaks)
+    return Settlement(_turned(settled, rules), Fills(fills))
 
 
 def step(state: State, target_weight: Array, market: Market, row: int, rules: Rules) -> Settlement:
@@ -166,25 +166,27 @@ def mark(state: State, bar: Bar | MarketRows, traded: Array, rules: Rules) -> St
     traded_at = where(traded, float(clock), state.last_trade)
     held = record(Holding, state.position)
     with quietly():
-        standing, peaks, held = close_books(
-            _turns(clock, rules),
+        standing, held = close_books(
             record(Standing, state.account),
-            record(Peaks, state.account, PAST_PEAKS),
             state.cash[:, None],
             held._replace(last_trade=traded_at),
             record(Bar, gathered(bar)).close,
             record(Numbers, rules.beside(state.account)),
         )
-    after = State(clock, xp.empty_like(state.account), xp.asarray(state.position, copy=True))
-    store(after.account, standing)
-    store(after.account, peaks, PAST_PEAKS)
-    store(after.position, held)
-    return after
+    account, position = xp.empty_like(state.account), xp.asarray(state.position, copy=True)
+    store(account, standing)
+    store(position, held)
+    return _turned(State(clock, account, position, state.past_peaks), rules)
 
 
-def _turns(clock: int, rules: Rules) -> bool:
-    """Say whether a block of the rolling peak ends with the bar that ends at ``clock``."""
-    return clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS) == 0
+def _turned(state: State, rules: Rules) -> State:
+    """Begin a new block of the rolling peak where the bar has filled one; seldom."""
+    if state.clock % -(-rules.drawdown_window_bars // PEAK_BLOCKS):
+        return state
+    xp = namespace(state.account)
+    past_peaks = xp.concat([state.block_peak[None, :], state.past_peaks[:-1]], axis=0)
+    highest = xp.max(past_peaks, axis=0)
+    return state.but(past_peaks=past_peaks, past_peak=highest, block_peak=state.equity)
 
 
 def _empty(state: State, numbers: int) -> Array:
@@ -214,7 +216,7 @@ def submit_each(
         fill(given, NUMBERS, rules, RULES)
     for begin in range(0, len(account), LANES):
         width = min(LANES, len(account) - begin)
-        fetch(given, 0, account, begin, width, PAST_PEAKS)
+        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
         fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
         fetch_rows(given, BAR, table, rows, begin, width, PRICES)
         fetch(given, ASKED, weight, begin, width, 1)
@@ -293,7 +295,6 @@ def submitted(
 @compiled
 def settle_each(
     clock: float,
-    turns: bool,
     account: Array,
     position: Array,
     table: Array,
@@ -315,17 +316,14 @@ def settle_each(
         if len(rules) > 1:
             fetch(given, NUMBERS, rules, begin, width, RULES)
         for j in range(np.uint64(width)):
-            standing, peaks, held, opening, exits = settled(
+            standing, held, opening, exits = settled(
                 clock,
-                turns,
                 lane(Standing, given, 0, j),
-                lane(Peaks, given, PAST_PEAKS, j),
                 lane(Holding, given, HELD, j),
                 lane(Bar, given, BAR, j),
                 lane(Numbers, given, NUMBERS, j),
             )
             keep(made, 0, j, standing)
-            keep(made, PAST_PEAKS, j, peaks)
             keep(made, HELD, j, held)
             keep(made, HELD + RECENT, j, lane(Recent, given, HELD + RECENT, j))
             keep(made, FILLS, j, opening)
@@ -337,7 +335,6 @@ def settle_each(
 
 def settle_all(
     clock: float,
-    turns: bool,
     account: Array,
     position: Array,
     bars: Array,
@@ -348,17 +345,14 @@ def settle_all(
 ) -> None:
     """Do for all accounts at once, operation by operation, what ``settle_each`` does."""
     with quietly():
-        standing, peaks, held, opening, exits = settled(
+        standing, held, opening, exits = settled(
             clock,
-            turns,
             record(Standing, account),
-            record(Peaks, account, PAST_PEAKS),
             record(Holding, position),
             record(Bar, bars),
             record(Numbers, rules),
         )
     store(account_after, standing)
-    store(account_after, peaks, PAST_PEAKS)
     store(position_after, held)
     store(position_after, record(Recent, position, RECENT), RECENT)
     store(fills, opening)
@@ -368,50 +362,29 @@ def settle_all(
 @elementwise
 def settled(
     clock: float,
-    turns: bool,
     before: Standing,
-    peaks: Peaks,
     held: Holding,
     bar: Bar,
     rules: Numbers,
-) -> tuple[Standing, Peaks, Holding, Trade, Exit]:
+) -> tuple[Standing, Holding, Trade, Exit]:
     """Return the books after ``bar``, which ends at ``clock``, and what traded in it."""
     terms = terms_of(bar, rules)
     cash, held = split(before.cash, held, bar.open, bar.split_ratio)
     cash, held, opening = fill_at_open(cash, held, clock, terms, rules)
     cash, held, exits = exit_inside(cash, held, opening, clock, terms, rules)
-    standing, peaks, held = close_books(turns, before, peaks, cash, held, bar.close, rules)
-    return standing, peaks, held, opening, exits
+    standing, held = close_books(before, cash, held, bar.close, rules)
+    return standing, held, opening, exits
 
 
 @elementwise
 def close_books(
-    turns: bool,
-    before: Standing,
-    peaks: Peaks,
-    cash: Array,
-    held: Holding,
-    close: Array,
-    rules: Numbers,
-) -> tuple[Standing, Peaks, Holding]:
-    """Mark ``cash`` and ``held`` at the close; ``turns``: a block of the rolling peak is full."""
+    before: Standing, cash: Array, held: Holding, close: Array, rules: Numbers
+) -> tuple[Standing, Holding]:
+    """Mark ``cash`` and ``held`` at the close."""
     equity = cash + total(held.shares * close)
     average = before.average_equity + (equity - before.average_equity) * (1.0 / MONTH_BARS)
     block_peak = maximum(before.block_peak, equity)
     peak = maximum(before.past_peak, block_peak)
-    past_peak = before.past_peak
-    if turns:
-        peaks = Peaks(
-            block_peak,
-            peaks.newest,
-            peaks.second,
-            peaks.third,
-            peaks.fourth,
-            peaks.fifth,
-            peaks.sixth,
-            peaks.seventh,
-        )
-        past_peak, block_peak = highest(peaks), equity
     # Below this equity an account halts: ruined, or too far below its peak.
     ruin = rules.ruin_fraction * before.opening_equity
     halt = where(rules.halt_drawdown < OFF, (1.0 - rules.halt_drawdown) * peak, ruin)
@@ -426,7 +399,7 @@ def close_books(
         average_equity=average,
         peak=peak,
         block_peak=block_peak,
-        past_peak=past_peak,
+        past_peak=before.past_peak,
         weight_scale=where(reducing, rules.reduce_factor, 1.0),
         reducing=where(reducing, 1.0, 0.0),
         began_reducing=where(reducing & (before.reducing <= 0.0), 1.0, 0.0),
@@ -443,12 +416,4 @@ def close_books(
         entry_from=held.entry_from,
         atr=held.atr,
     )
-    return standing, peaks, after
-
-
-@elementwise
-def highest(peaks: Peaks) -> Array:
-    """Return the highest of the full blocks."""
-    recent = maximum(maximum(peaks.newest, peaks.second), maximum(peaks.third, peaks.fourth))
-    older = maximum(maximum(peaks.fifth, peaks.sixth), maximum(peaks.seventh, peaks.oldest))
-    return maximum(recent, older)
+    return standing, after

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.accounts import (
-    PAST_PEAKS,
+    ACCOUNT_NUMBERS,
     POSITION_NUMBERS,
     RECENT,
     RECENT_DECISIONS,
@@ -114,7 +114,7 @@ def see_each(
     given, made = scratch(GIVEN), scratch(COLUMNS)
     for begin in range(0, len(account), LANES):
         width = min(LANES, len(account) - begin)
-        fetch(given, 0, account, begin, width, PAST_PEAKS)
+        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
         fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
         fetch_rows(given, BAR, table, rows, begin, width, CLOSE + 1)
         for j in range(np.uint64(width)):

@@ -102,7 +102,7 @@ def test_one_account_has_the_bytes_it_has_among_many():
 
 def test_numpy_and_torch_agree_to_the_last_bit():
     state = busy_accounts(64)
-    other = State(state.clock, torch.from_numpy(state.account), torch.from_numpy(state.position))
+    other = State(state.clock, *map(torch.from_numpy, state[1:]))
     bar = Bar(*map(torch.from_numpy, close(31.0)))
     found = account_features(other, bar)
     assert found.dtype == torch.float32
