@@ -6,7 +6,6 @@ do it every day.
 """
 
 import getpass
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -128,9 +127,7 @@ class Preparation:
         targets = [f"featurize@{feed.dataset}" for feed in wanted]
 
         def told(progress: Progress) -> None:
-            stage = re.match("Running stage '(.+)'", progress.text)
-            if stage:
-                report(Progress("datasets", 0.2 + 0.7 * progress.done, stage[1].replace("@", " ")))
+            report(Progress("datasets", 0.2 + 0.7 * progress.done, progress.text))
 
         workspace.reproduce(self._home, targets, told)
         names = ", ".join(feed.symbol for feed in wanted)

@@ -22,6 +22,7 @@ from core.home import PROJECT, Home
 from core.settings import Params, load_params
 from flows import servers
 from sources.catalogue import ingest_command
+from sources.manifest import dataset_name
 
 PACKAGES = (
     "prefect", "mlflow", "dvc", "ray", "torch", "optuna", "gymnasium", "onnxruntime", "ta-lib",
@@ -192,23 +193,23 @@ def _agents(home: Home) -> list[Finding]:
 
 
 def _dataset(home: Home, params: Params, name: str) -> Finding:
-    agent = params.agent(name)
+    agent, folder = params.agent(name), home.data / "features"
     missing = [
         symbol
         for symbol in dict.fromkeys((agent.symbol, agent.signal_symbol))
-        if not (home.data / "features" / f"{symbol}.parquet").exists()
+        if not (folder / f"{dataset_name(symbol, agent.interval)}.parquet").exists()
     ]
     if missing:
         remedy = ingest_command(missing[0], agent.source, agent.interval).strip("`")
         return Finding(f"dataset of {name}", "note", f"none of {', '.join(missing)}", remedy)
-    return Finding(f"dataset of {name}", "ok", str(home.data / "features"))
+    return Finding(f"dataset of {name}", "ok", str(folder))
 
 
 def _production(home: Home, name: str) -> Finding:
-    if not (home.mlflow / "mlflow.db").exists() and not os.environ.get("MLFLOW_TRACKING_URI"):
-        return Finding(f"Production of {name}", "note", "none yet", f"ratchet retrain {name}")
-    from registry import models
+    from registry import connection, models
 
+    if not connection.exists(home):
+        return Finding(f"Production of {name}", "note", "none yet", f"ratchet retrain {name}")
     version = models.alias(home, name, "Production")
     if version is None:
         return Finding(f"Production of {name}", "note", "none yet", f"ratchet retrain {name}")

@@ -72,9 +72,11 @@ def tables(found: dict[str, Any]) -> Group:
 
 
 def _aliases(home: Home, agent: str) -> dict[str, int] | str:
-    from registry import models
+    from registry import connection, models
 
     try:
+        if not connection.exists(home):
+            return {}  # and a look makes no database
         return {str(alias): number for alias, number in models.aliases(home, agent).items()}
     except RatchetError as error:
         return str(error)

@@ -69,8 +69,7 @@ def run(
         offered, dataset_name(symbol, interval), interval, params.validation, now
     )
     if judged.failures:
-        validate.write_report(home, judged)
-    judged.require()
+        judged.require(validate.write_report(home, judged))
     added = store.append(home, source, delivery)
     bars = store.read(home, source, symbol, interval)
     enlist(home, Manifest.of(symbol, source, interval, bars))

@@ -8,6 +8,7 @@ stops everything downstream, the report says why, and the last good dataset stay
 import sys
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 
@@ -37,13 +38,17 @@ class Judged:
         """The checks that stop the dataset."""
         return tuple(check for check in self.checks if not check.passed)
 
-    def require(self) -> "Judged":
-        """Return this; raise ``ValidationFailed`` naming every failed check with its value."""
+    def require(self, report: Path) -> "Judged":
+        """Return this; raise ``ValidationFailed`` naming every failed check with its value.
+
+        ``report``: where each check is told.
+        """
         if self.failures:
             told = "; ".join(str(check) for check in self.failures)
             raise ValidationFailed(
                 f"{self.name}: the data gate refuses these bars: {told}. The last good dataset "
-                "stays; correct the source, or change `validation:` in params.yaml"
+                "stays; correct the source, or change `validation:` in params.yaml. The report: "
+                f"{report}"
             )
         return self
 
@@ -66,16 +71,17 @@ def run(home: Home, params: Params, name: str) -> None:
     # A snapshot is judged as of its own newest bar: the same bytes tomorrow.
     now = bars.index[-1].to_pydatetime() + pd.Timedelta(days=1)
     judged = judge(bars, name, manifest.interval, params.validation, now)
-    write_report(home, judged)
+    report = write_report(home, judged)
     write_whole(home.data / "quarantine" / f"{name}.parquet", parquet_bytes(judged.quarantined))
-    judged.require()
+    judged.require(report)
     write_whole(home.data / "validated" / f"{name}.parquet", parquet_bytes(judged.bars))
 
 
-def write_report(home: Home, judged: Judged) -> None:
-    """Write the report of one verdict to ``data/reports``."""
+def write_report(home: Home, judged: Judged) -> Path:
+    """Write the report of one verdict; return its path."""
     path = home.data / "reports" / f"{judged.name}-validation.html"
     write_whole(path, page(judged.name, judged.bars, judged.quarantined, judged.checks).encode())
+    return path
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ from sources.files import write_whole
 CODE = ("core", "sources", "features", "pipelines")
 OWN = ("params.yaml", "manifests")  # copied once, then this home's to change
 SHARED = ("dvc.yaml", ".dvcignore")  # follow the checkout
+STAGE = re.compile(  # what DVC says of each it comes to
+    r"(?:Running s|S)tage '(?P<stage>\w+)@(?P<dataset>.+?)'(?P<unchanged> didn't change)?"
+)
 CONFIG = "[core]\n    analytics = false\n    no_scm = true\n    check_update = false\n"
 
 
@@ -76,11 +79,14 @@ def reproduce(home: Home, targets: Sequence[str] = (), report: Report = silent) 
             text=True,
         ) as process,
     ):
-        lines = []
+        lines, met = [], 0
         for line in process.stdout or ():
             lines.append(line.rstrip())
-            begun = sum("Running stage" in said or "didn't change" in said for said in lines)
-            report(Progress("datasets", min(1.0, begun / total), line.strip()))
+            if stage := STAGE.match(line):
+                name = f"{stage['stage']} {stage['dataset']}"
+                text = f"{name}: unchanged" if stage["unchanged"] else name
+                report(Progress("datasets", min(1.0, met / total), text))
+                met += 1
     if process.returncode:
         raise _failure(folder, lines)
     report(Progress("datasets", 1.0, "datasets are up to date"))

@@ -52,6 +52,12 @@ def backend_uri(home: Home) -> str:
     return named.replace("postgresql://", _PSYCOPG2, 1)
 
 
+def exists(home: Home) -> bool:
+    """Tell whether there can be models at all: False before the first use of a home's own file."""
+    named = backend_uri(home)
+    return not named.startswith("sqlite:///") or _file(named).exists()
+
+
 def artifact_location(home: Home, experiment: str) -> str | None:
     """Return where an experiment's files go; None: a server decides."""
     if _split(backend_uri(home)).scheme in ("http", "https"):
@@ -71,7 +77,7 @@ def connect(home: Home) -> Any:
     with answering(home):
         _require_listener(uri)
         if uri.startswith("sqlite:///"):
-            _create_database(Path(uri.removeprefix("sqlite:///").split("?")[0]))
+            _create_database(_file(uri))
         return _client(uri)
 
 
@@ -108,6 +114,10 @@ def masked(uri: str) -> str:
         return uri
     place = parts.netloc.replace(f":{parts.password}@", ":***@")
     return urlunsplit(parts._replace(netloc=place))
+
+
+def _file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").split("?")[0])
 
 
 def _split(uri: str) -> SplitResult:

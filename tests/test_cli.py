@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.home import PROJECT
+from core.home import PROJECT, Home
 from flows import cli, commands
 
 VERBS = "demo ingest retrain backtest promote rollback whatwas serve ledger status up doctor"
@@ -85,3 +85,11 @@ def test_ctrl_c_ends_with_130(
     monkeypatch.setattr(commands, "doctor", interrupted)
     assert cli.main(["doctor"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_look_at_the_status_makes_no_database(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status"]) == 0
+    assert "none yet" in capsys.readouterr().out
+    assert not home.mlflow.exists()

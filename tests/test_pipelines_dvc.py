@@ -81,7 +81,9 @@ def repro(home: Home, *targets: str) -> set[str]:
     """Make the datasets; return the stages that ran."""
     told: list[Progress] = []
     workspace.reproduce(home, targets, told.append)
-    return {progress.text.split("'")[1] for progress in told if "Running" in progress.text}
+    texts = [progress.text for progress in told[:-1]]
+    assert told[-1] == Progress("datasets", 1.0, "datasets are up to date")
+    return {text.replace(" ", "@") for text in texts if not text.endswith(": unchanged")}
 
 
 def dvc(home: Home, *arguments: str) -> str:

@@ -29,7 +29,7 @@ def verdict(bars: pd.DataFrame, now: datetime = NOW, interval: Interval = "1d") 
 
 def refused(bars: pd.DataFrame, now: datetime = NOW, interval: Interval = "1d") -> str:
     with pytest.raises(ValidationFailed) as caught:
-        verdict(bars, now, interval).require()
+        verdict(bars, now, interval).require(Path("report.html"))
     return str(caught.value)
 
 
