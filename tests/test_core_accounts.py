@@ -22,6 +22,28 @@ def test_a_snapshot_keeps_every_bit() -> None:
     assert again.clock == 7
 
 
+def test_a_snapshot_has_the_fields_that_ledgers_hold() -> None:
+    """Other fields make every snapshot so far unreadable: sessions then replay all their bars."""
+    written = state_to_json(open_accounts(2, 3, 100.0))
+    shapes = {
+        name: tuple(value["shape"]) for name, value in written.items() if isinstance(value, dict)
+    }
+    by_account = (
+        "cash equity previous_equity opening_equity average_equity peak block_peak past_peak "
+        "weight_scale reducing began_reducing halted ruined"
+    )
+    by_position = (
+        "shares average_price stop_gap target_gap pending_shares last_trade entry_from atr"
+    )
+    expected = dict.fromkeys(by_account.split(), (2,))
+    expected |= dict.fromkeys(by_position.split(), (2, 3)) | {"past_peaks": (8, 2)}
+    assert shapes == expected
+    assert [asked["shape"] for asked in written["recent"]] == [[2, 3]] * 3
+    assert written["clock"] == 0
+    flags = {name for name, value in written.items() if isinstance(value, dict) and "bool" in value}
+    assert flags == {"reducing", "began_reducing", "halted", "ruined"}
+
+
 def test_a_snapshot_without_a_field_is_refused() -> None:
     written = state_to_json(open_accounts(1, 1, 100.0))
     del written["atr"]
