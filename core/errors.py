@@ -11,7 +11,8 @@
     │   ├── BadBars                  the delivered bars cannot be read as bars
     │   ├── ValidationFailed         the gate refused a dataset; the last good one stays
     │   ├── StaleBar                 the newest bar is older than it must be
-    │   └── NotEnoughData            fewer rows than the request needs
+    │   ├── NotEnoughData            fewer rows than the request needs
+    │   └── FutureLeak               something knows what comes after its own bar
     ├── StorageError                 files and databases of Ratchet's own
     │   ├── CorruptFile              a file does not read, or does not match its hash
     │   ├── DiskFull                 nothing was written; what was there is untouched
@@ -85,6 +86,10 @@ class StaleBar(DataError):
 
 class NotEnoughData(DataError):
     """Fewer rows than the request needs."""
+
+
+class FutureLeak(DataError):
+    """Something knows at its bar what happens only after it."""
 
 
 class StorageError(RatchetError):

@@ -134,7 +134,8 @@ class Validation(Section):
 class Features(Section):
     """What a policy sees of the market; the fitted spec travels in the bundle."""
 
-    indicators: tuple[str, ...] | Literal["all"] = "all"  # columns of features/indicators.py
+    indicators: tuple[str, ...] | Literal["all"] = "all"
+    # columns of features/indicators.py, and a user's own as "package.module:function"
     include_vix: bool = True  # where the source has it
     scaler: Literal["zscore", "minmax", "rolling"] = "zscore"
     clip: float = Field(5.0, gt=0)  # scaled values are clipped to ± this

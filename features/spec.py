@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from core.errors import ConfigError, SpecMismatch
 from core.settings import Interval, Params
-from features.indicators import INDICATORS, VERSION, VIX_INDICATORS
+from features.indicators import INDICATORS, VERSION, VIX_INDICATORS, is_path, own_sha256
 
 ScalerKind = Literal["zscore", "minmax", "rolling"]
 
@@ -28,6 +28,7 @@ class FeatureSpec:
     clip: float  # scaled values are clipped to ± this
     rolling_window: int  # rows of the rolling scaler; 0 with the others
     version: int = VERSION  # of features/indicators.py
+    own: tuple[str, ...] = ()  # sha256 of the module of each column of the user's own
 
     @property
     def look_back_rows(self) -> int:
@@ -42,21 +43,26 @@ class FeatureSpec:
     def table_part(self) -> dict[str, Any]:
         """What decides the numbers of the table, before windows and scaling."""
         part = json.loads(self.to_json())
-        return {name: part[name] for name in ("columns", "interval", "anchor", "version")}
+        names = ("columns", "interval", "anchor", "version", "own")
+        return {name: part[name] for name in names if name in part}
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        content = asdict(self)
+        if not self.own:
+            del content["own"]
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSpec":
         """Read ``to_json``; raise ``SpecMismatch`` where this code builds other features."""
         try:
             content = json.loads(text)
-            spec = cls(**content | {"columns": tuple(content["columns"])})
+            own = {"own": tuple(content["own"])} if "own" in content else {}
+            spec = cls(**content | {"columns": tuple(content["columns"])} | own)
         except (ValueError, TypeError, KeyError) as error:
             raise SpecMismatch(f"feature spec cannot be read ({error}); retrain") from error
         spec.require_buildable()
@@ -64,7 +70,8 @@ class FeatureSpec:
 
     def require_buildable(self) -> None:
         """Raise ``SpecMismatch`` if this code would build other numbers than the spec says."""
-        unknown = [c for c in self.columns if c not in INDICATORS and c not in VIX_INDICATORS]
+        catalogue = {*INDICATORS, *VIX_INDICATORS}
+        unknown = [c for c in self.columns if c not in catalogue and not is_path(c)]
         if unknown:
             raise SpecMismatch(
                 f"feature columns unknown to this Ratchet: {', '.join(unknown)}; "
@@ -74,6 +81,15 @@ class FeatureSpec:
             raise SpecMismatch(
                 f"features of version {self.version}, this Ratchet builds version {VERSION} of "
                 f"{', '.join(self.columns)}; retrain the agent"
+            )
+        try:
+            found = _own(self.columns)
+        except ConfigError as error:
+            raise SpecMismatch(f"{error}; restore it or retrain the agent") from error
+        if found != self.own:
+            raise SpecMismatch(
+                f"the code of {', '.join(filter(is_path, self.columns))} changed since the agent "
+                "was trained; restore it or retrain the agent"
             )
 
 
@@ -85,10 +101,11 @@ def spec_from(params: Params, interval: Interval = "1d", vix: bool = False) -> F
     """
     section = params.features
     columns = tuple(INDICATORS) if section.indicators == "all" else section.indicators
-    unknown = [c for c in columns if c not in INDICATORS]
+    unknown = [c for c in columns if c not in INDICATORS and not is_path(c)]
     if unknown or not columns or len(set(columns)) < len(columns):
         raise ConfigError(
-            f"features.indicators: expected different names of features/indicators.py, found "
+            "features.indicators: expected different names of features/indicators.py, or of "
+            "package.module:function, found "
             f"{', '.join(unknown) or list(columns)}; known: {', '.join(INDICATORS)}"
         )
     if vix and section.include_vix and interval == "1d":
@@ -101,4 +118,9 @@ def spec_from(params: Params, interval: Interval = "1d", vix: bool = False) -> F
         scaler=section.scaler,
         clip=section.clip,
         rolling_window=section.rolling_window_bars if section.scaler == "rolling" else 0,
+        own=_own(columns),
     )
+
+
+def _own(columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(own_sha256(name) for name in columns if is_path(name))

@@ -18,7 +18,7 @@ from core.errors import BadBars, NotEnoughData
 from core.settings import Interval
 from features.adjust import Array, adjust_columns
 from features.anchor import Period, newest_period, periods
-from features.indicators import INDICATORS, VIX_INDICATORS, Prices
+from features.indicators import INDICATORS, VIX_INDICATORS, Prices, is_path, own_indicator
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20
@@ -139,6 +139,8 @@ def _columns_of(
     for name in spec.columns:
         if name in INDICATORS:
             computed.append(INDICATORS[name](prices))
+        elif is_path(name):
+            computed.append(own_indicator(name)(prices))
         elif vix is not None:
             computed.append(VIX_INDICATORS[name](vix[period.anchor : period.stop]))
     return computed
