@@ -23,6 +23,7 @@ from core.settings import Params
 from features.dataset import Dataset
 from features.scaler import Scaler
 from pipelines import contest, experience, lineage, record
+from pipelines.chain import require_no_leak
 from pipelines.contest import FIRST_CHAMPION, Champion
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.judging import Retrained, conclude
@@ -55,7 +56,8 @@ def run(
 ) -> Retrained:
     """Retrain one agent; ``trials``, ``seeds`` and ``seed`` override the size and params.yaml.
 
-    Raises ``DataError`` where the datasets are not there, ``TrainingError``, ``RegistryError`` or
+    Raises ``DataError`` where the datasets are not there, ``FutureLeak`` where a feature knows what
+    comes after its bar, ``TrainingError``, ``RegistryError`` or
     ``ServiceUnavailable``; what was registered before stays as it is.
     """
     effort = params.size(size)
@@ -71,6 +73,9 @@ def run(
         _course(home, params, agent, learned, champion, effort.effort, warm_start),
         lived=lived.transitions,
     )
+    report(Progress("leaks", 0.0, f"{agent}: nothing may know what comes after its bar"))
+    last = learned.market.time[course.timeline.train.stop - 1]
+    require_no_leak(home, params, agent, traded.spec, last)
     tags = {
         "dataset_sha256": traded.sha256,
         "git_commit": lineage.git_commit(),

@@ -10,11 +10,11 @@ import pytest
 import ray
 from retrain_kit import FOLDS, SEEDS, TRIALS, home_with_data, settings
 
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, FutureLeak
 from core.home import Home
 from core.progress import Progress
 from core.settings import Params
-from pipelines import retrain
+from pipelines import featurize, retrain
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.retrain import Retrained
 from registry import attempts, models, promotion
@@ -160,7 +160,7 @@ def test_the_report_stands_alone(world: World) -> None:
 
 def test_progress_names_every_stage(world: World) -> None:
     stages = list(dict.fromkeys(progress.stage for progress in world.heard))
-    assert stages == ["data", "search", "train", "gate"]
+    assert stages == ["data", "leaks", "search", "train", "gate"]
     assert world.heard[-1].done == 1.0
 
 
@@ -227,3 +227,17 @@ def test_the_median_seed_ships_never_the_best() -> None:
     assert median_seed(scored(0.9, 0.1, 0.5)) == 2
     assert median_seed(scored(0.9, 0.1, 0.5, 0.6)) == 2  # of an even number, the lower middle
     assert median_seed(scored(0.3)) == 0
+
+
+def test_a_feature_that_knows_the_future_ends_a_retraining_before_its_study(world: World) -> None:
+    indicators = ["return_1", "own_features:tomorrow"]
+    features = {"indicators": indicators, "include_vix": False, "anchor_years": 1}
+    params = settings(features=features)
+    featurize.run(world.home, params, "PLANTED")
+    before = len(trials_ever(world.home, "planted"))
+    try:
+        with pytest.raises(FutureLeak, match="features of planted: own_features:tomorrow know"):
+            again(world.home, params, NOW + timedelta(days=9))
+    finally:
+        featurize.run(world.home, world.params, "PLANTED")
+    assert len(trials_ever(world.home, "planted")) == before
