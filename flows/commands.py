@@ -32,8 +32,8 @@ def demo(home: Home, options: argparse.Namespace) -> int:
 
 def ingest(home: Home, options: argparse.Namespace) -> int:
     from flows.progress import Terminal
+    from pipelines import featurize, workspace
     from pipelines import ingest as stage
-    from pipelines import workspace
     from sources.manifest import dataset_name
 
     params = _params(home)
@@ -47,6 +47,7 @@ def ingest(home: Home, options: argparse.Namespace) -> int:
     name = dataset_name(options.symbol, options.interval)
     with Terminal(console) as report:
         workspace.reproduce(home, [f"featurize@{name}"], report)
+    print(f"{name}: {featurize.told_of(home, name)}")
     return 0
 
 

@@ -202,7 +202,10 @@ def _dataset(home: Home, params: Params, name: str) -> Finding:
     if missing:
         remedy = ingest_command(missing[0], agent.source, agent.interval).strip("`")
         return Finding(f"dataset of {name}", "note", f"none of {', '.join(missing)}", remedy)
-    return Finding(f"dataset of {name}", "ok", str(folder))
+    from pipelines.featurize import told_of
+
+    told = told_of(home, dataset_name(agent.signal_symbol, agent.interval))
+    return Finding(f"dataset of {name}", "ok", told)
 
 
 def _production(home: Home, name: str) -> Finding:

@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from core.errors import DataError
+from core.errors import CorruptFile, DataError
 from core.home import Home
 from core.settings import Interval, Params
 from features.spec import FeatureSpec, spec_from
@@ -27,6 +27,7 @@ from sources.catalogue import ingest_command
 from sources.files import parquet_bytes, read_parquet, write_whole
 from sources.manifest import VIX_NAMES
 
+YAHOO_VIX = VIX_NAMES[1]
 REMAKE = "delete it and run `dvc repro`"
 
 
@@ -47,6 +48,20 @@ def interval_of(name: str) -> Interval:
         if name.endswith(f"-{found}"):
             return found
     return "1d"
+
+
+def told_of(home: Home, name: str) -> str:
+    """Return one line about the features of a dataset: how many, and what became of the VIX."""
+    path = features_path(home, name).with_suffix(".json")
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        first, last = (made[key][:10] for key in ("first", "last"))
+        return (
+            f"{len(made['columns'])} features of {made['rows']} bars, {first} to {last}; "
+            f"VIX {made['vix']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{path}: does not describe features ({error!r}); {REMAKE}") from error
 
 
 def validated_bars(home: Home, name: str, source: str = "bundled") -> pd.DataFrame:
@@ -75,30 +90,51 @@ def vix_closes(home: Home) -> pd.Series | None:
 
 def featurize(
     bars: pd.DataFrame, params: Params, interval: Interval, vix: pd.Series | None = None
-) -> tuple[pd.DataFrame, FeatureSpec]:
-    """Return features and ``RISK_COLUMNS`` of ``bars``, and the spec that made them."""
+) -> tuple[pd.DataFrame, FeatureSpec, str]:
+    """Return features and ``RISK_COLUMNS`` of ``bars``, the spec that made them, and what became
+    of the VIX."""
     spec = spec_from(params, interval)
     table = build_table(bars, spec, interval)
     with_vix = spec_from(params, interval, vix=True)
-    if vix is not None and with_vix.uses_vix:
+    told = _unwanted(params, interval, vix)
+    if not told and vix is not None:
         wide = build_table(bars, with_vix, interval, vix)
         complete = np.isfinite(table.to_numpy()).all(axis=1)
-        if np.isfinite(wide.to_numpy()[complete]).all():
-            table, spec = wide, with_vix
-    return table.join(risk_columns(bars, spec, interval)), spec
+        lacking = complete & ~np.isfinite(wide.to_numpy()).all(axis=1)
+        if lacking.any():
+            told = (
+                f"left out: known {vix.index[0].date()} to {vix.index[-1].date()}, so that "
+                f"{lacking.sum()} of {complete.sum()} bars would be lost, the first "
+                f"{bars.index[lacking][0].date()}; ingest more of its history"
+            )
+        else:
+            table, spec, told = wide, with_vix, "joined"
+    return table.join(risk_columns(bars, spec, interval)), spec, told
+
+
+def _unwanted(params: Params, interval: Interval, vix: pd.Series | None) -> str:
+    """Return why nobody needs to look at the VIX, "" where one must."""
+    if not params.features.include_vix:
+        return "left out: features.include_vix is false"
+    if not spec_from(params, interval, vix=True).uses_vix:
+        return "left out: it joins daily bars only"
+    if vix is None:
+        return f"left out: there is none; run {ingest_command(YAHOO_VIX, 'yfinance', interval)}"
+    return ""
 
 
 def run(home: Home, params: Params, name: str) -> None:
     """Write features and their description; raise ``DataError`` without validated bars."""
     bars = validated_bars(home, name)
     vix = None if name in VIX_NAMES else vix_closes(home)
-    table, spec = featurize(bars, params, interval_of(name), vix)
+    table, spec, told = featurize(bars, params, interval_of(name), vix)
     content = parquet_bytes(table)
     description = {
         **spec.table_part,
         "rows": len(table),
         "first": table.index[0].isoformat() if len(table) else None,
         "last": table.index[-1].isoformat() if len(table) else None,
+        "vix": told,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     path = features_path(home, name)

@@ -85,7 +85,7 @@ def reproduce(home: Home, targets: Sequence[str] = (), report: Report = silent) 
             if stage := STAGE.match(line):
                 name = f"{stage['stage']} {stage['dataset']}"
                 text = f"{name}: unchanged" if stage["unchanged"] else name
-                report(Progress("datasets", min(1.0, met / total), text))
+                report(Progress("datasets", min(0.99, met / total), text))
                 met += 1
     if process.returncode:
         raise _failure(folder, lines)

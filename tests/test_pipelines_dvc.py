@@ -48,7 +48,6 @@ AAPL = {
     "validated/AAPL.parquet": "dcd377fbaea6",
     "quarantine/AAPL.parquet": "796e6f115145",
     "features/AAPL.parquet": "17241449090f",
-    "features/AAPL.json": "d74879302e71",
 }
 
 

@@ -54,6 +54,7 @@ def test_the_description_says_how_the_table_was_made(tmp_path):
     assert made["columns"] == list(INDICATORS)
     assert made["rows"] == 30 * 26
     assert made["first"] == "2024-03-04T14:30:00+00:00"
+    assert made["vix"] == "left out: it joins daily bars only"
 
 
 def test_the_vix_joins_where_it_costs_no_row(tmp_path):
