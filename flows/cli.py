@@ -146,6 +146,20 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     whatwas.add_argument("--at", required=True, help="ISO date or time; UTC if it names no zone")
     _json(whatwas)
 
+    verb(
+        "audit",
+        "find every entry of the promotion ledger that was altered, and every alias moved by hand",
+        "ratchet audit",
+    )
+
+    explain = verb(
+        "explain",
+        "trace an order to decision, features, version, trial, dataset and commit",
+        "ratchet explain ratchet-1-aapl-20131101T000000Z-entry-3",
+    )
+    explain.add_argument("order", help="its reference: see `ratchet ledger orders`")
+    _json(explain)
+
 
 def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     serve = verb(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import ConfigError
 from core.home import Home
 
+ALTERED = 4  # as StorageError: what is stored is not what was written
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -117,6 +119,26 @@ def whatwas(home: Home, options: argparse.Namespace) -> int:
         _print_json(dataclasses.asdict(tenure))
     else:
         print(tenure)
+    return 0
+
+
+def audit(home: Home, options: argparse.Namespace) -> int:
+    from registry import promotion
+
+    found = promotion.audit(home, tuple(_params(home).agents))
+    for one in found:
+        print(one)
+    if not found:
+        print("the promotion ledger is whole, and every alias is where it says")
+    return ALTERED if found else 0
+
+
+def explain(home: Home, options: argparse.Namespace) -> int:
+    from serving.ledger.printing import lineage_as_json, lineage_as_text
+    from serving.ledger.reader import lineage
+
+    found = lineage(home.ledger, options.order)
+    print(lineage_as_json(found) if options.json else lineage_as_text(found))
     return 0
 
 

@@ -88,7 +88,7 @@ def conclude(
     )
     version = record.register(work, trained[chosen], scaler, card, gate)
     attempts.record_verdict(work.home, version, gate, work.champion.number, work.now)
-    promotion.challenge(work.home, work.agent, version.number)
+    promotion.challenge(work.home, work.agent, version.number, work.now)
     if gate.passed:
         promotion.promote(work.home, work.agent, version.number, work.now)
     page = reports.Report(

@@ -2,12 +2,15 @@
 
 Owns the SQLite file ``Home.promotions``: one append-only table whose rows are chained by hash.
 Triggers forbid changing or deleting a row; whoever gets around them breaks the chain, and every
-read notices. Must not know what the entries mean (``registry/promotion.py``) nor MLflow.
+read notices. The newest row's hash is kept in a file beside it, so that rows cut off at the end
+are missed, too. Must not know what the entries mean (``registry/promotion.py``) nor MLflow.
 """
 
 import hashlib
 import json
+import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -64,6 +67,7 @@ def append(path: Path, at: datetime, agent: str, kind: str, body: Mapping[str, A
         row = (last_id + 1, moment, agent, kind, text, last_hash)
         own = _hash(row)
         database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, own))
+    _keep_head(path, row[0], own)
     return Entry(row[0], at.astimezone(UTC), agent, kind, json.loads(text), own)
 
 
@@ -89,6 +93,64 @@ def read(path: Path, agent: str | None = None) -> list[Entry]:
         for row in rows
         if agent is None or row[2] == agent
     ]
+
+
+def audit(path: Path) -> list[str]:
+    """Return a sentence for every entry that was altered, removed, inserted or moved.
+
+    Empty when all is well. Where ``read`` stops at the first break, this goes on to the last.
+    """
+    if not path.exists():
+        head = _head(path)
+        return [f"{path}: the ledger is gone; it had {head[0]} entries"] if head else []
+    with _opened(path, create=False) as database:
+        rows = database.execute("SELECT * FROM entries ORDER BY id").fetchall()
+        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        absent = {"entries_no_update", "entries_no_delete"} - {name for (name,) in triggers}
+    found = [f"{path}: the trigger {name} was dropped" for name in sorted(absent)]
+    expected, previous = 1, GENESIS
+    for row in rows:
+        what = f"entry {row[0]} ({row[3]} of {row[2]}, {row[1]})"
+        if row[0] != expected:
+            gone = f"entry {expected}" if row[0] == expected + 1 else f"{expected} to {row[0] - 1}"
+            found.append(f"{path}: {gone} was removed, before {what}")
+        if row[6] != _hash(row[:6]):
+            found.append(f"{path}: {what} was altered: its hash is another")
+        elif row[5] != previous and row[0] == expected:
+            found.append(
+                f"{path}: {what} does not follow the entry before it: one of the two was altered, "
+                "inserted or moved"
+            )
+        expected, previous = row[0] + 1, row[6]
+    head = _head(path)
+    if head and head[0] >= expected:
+        found.append(f"{path}: entries {expected} to {head[0]} were removed from the end")
+    elif head and head[1] not in {row[6] for row in rows}:
+        found.append(f"{path}: entry {head[0]} is not the one that was written; it was replaced")
+    return found
+
+
+def _head_path(path: Path) -> Path:
+    return path.with_suffix(".head")
+
+
+def _keep_head(path: Path, number: int, own: str) -> None:
+    """Remember the newest entry; after a crash the file is one behind, which is no harm."""
+    head = _head_path(path)
+    partial = head.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    try:
+        partial.write_text(f"{number} {own}\n")
+        partial.replace(head)
+    except OSError as error:
+        raise StorageError(f"{head}: cannot be written ({error})") from error
+
+
+def _head(path: Path) -> tuple[int, str] | None:
+    try:
+        number, own = _head_path(path).read_text().split()
+        return int(number), own
+    except (OSError, ValueError):
+        return None
 
 
 def _hash(row: tuple[Any, ...]) -> str:

@@ -11,7 +11,7 @@ process.
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from registry.models import Version
 
 Action = Literal["install", "promote", "rollback"]
 CHANGE, CONFIRMED, ABANDONED = "change", "confirmed", "abandoned"
+CHALLENGE = "challenge"  # the alias Challenger was given to a version
 GATE = "gate"  # who promotes when nobody overrides
 
 
@@ -138,9 +139,17 @@ def rollback(home: Home, agent: str, by: str, reason: str, now: datetime) -> Cha
         return _change(home, "rollback", version, stack, by.strip(), reason.strip(), now)
 
 
-def challenge(home: Home, agent: str, number: int) -> None:
+def challenge(home: Home, agent: str, number: int, now: datetime, by: str = "retraining") -> None:
     """Make a version the Challenger: the newest candidate, not yet Production."""
-    models.set_alias(home, agent, "Challenger", number)
+    with _turn(home, agent):
+        version = models.version(home, agent, number)
+        body = {
+            "number": number,
+            "replaced": models.alias(home, agent, "Challenger"),
+            "by": by,
+        }
+        history.append(home.promotions, now, agent, CHALLENGE, body | _evidence(home, version))
+        models.set_alias(home, agent, "Challenger", number)
 
 
 def was_production(home: Home, agent: str, at: datetime) -> Tenure:
@@ -168,14 +177,29 @@ def production_history(home: Home, agent: str) -> list[Change]:
     ]
 
 
+def audit(home: Home, agents: Sequence[str]) -> list[str]:
+    """Return, in sentences, everything somebody did behind Ratchet's back; empty: nothing.
+
+    Entries altered, removed, inserted or moved; aliases of ``agents`` that MLflow and the ledger
+    disagree about. Aliases are compared only with a ledger that is whole.
+    """
+    found = history.audit(home.promotions)
+    if found:
+        return [*found, "restore the ledger from a backup; its aliases cannot be judged without it"]
+    return [one for agent in agents for one in discrepancies(home, agent)]
+
+
 def discrepancies(home: Home, agent: str) -> list[str]:
     """Return, in sentences, where MLflow and the ledger disagree; empty when all is well."""
     stack = _stack(production_history(home, agent))
     held = models.aliases(home, agent)
-    expected = {"Production": stack[-1:], "Previous": stack[-2:-1]}
+    expected: dict[models.Alias, int | None] = {
+        "Production": stack[-1].number if stack else None,
+        "Previous": stack[-2].number if len(stack) > 1 else None,
+        "Challenger": _challenger(home, agent),
+    }
     found = []
-    for alias in ("Production", "Previous"):
-        number = expected[alias][0].number if expected[alias] else None
+    for alias, number in expected.items():
         if held.get(alias) != number:
             found.append(
                 f"{agent}: MLflow says {alias} is version {held.get(alias)}, the ledger says "
@@ -250,24 +274,44 @@ def _change(
             f"{version.agent}: the newest change is of {earlier[-1].at.isoformat()}, later than "
             f"now ({now.isoformat()}); set the clock right"
         )
-    judgement = newest_verdict(home, version)
     body: dict[str, Any] = {
         "action": action,
         "number": version.number,
         "replaced": stack[-1].number if stack else None,
-        "bundle_sha256": version.bundle_sha256,
         "by": by,
         "reason": reason,
-        "gate_verdict": judgement.report.verdict if judgement else None,
-        "gate_report_sha256": judgement.report.sha256 if judgement else None,
-        "dataset_sha256": version.tags.get("dataset_sha256", ""),
-        "commit": version.tags.get("git_commit", ""),
+        **_evidence(home, version),
     }
     entry = history.append(home.promotions, now, version.agent, CHANGE, body)
     change = _as_change(entry)
     _mirror(home, stack, change, entry.hash)
     history.append(home.promotions, now, version.agent, CONFIRMED, {"change": entry.id})
     return change
+
+
+def _evidence(home: Home, version: Version) -> dict[str, str | None]:
+    """Return what stands behind a version, as an alias change records it."""
+    judgement = newest_verdict(home, version)
+    return {
+        "bundle_sha256": version.bundle_sha256,
+        "gate_verdict": judgement.report.verdict if judgement else None,
+        "gate_report_sha256": judgement.report.sha256 if judgement else None,
+        "dataset_sha256": version.tags.get("dataset_sha256", ""),
+        "commit": version.tags.get("git_commit", ""),
+    }
+
+
+def _challenger(home: Home, agent: str) -> int | None:
+    """Return who the ledger says is Challenger: the newest named, until it is promoted."""
+    entries = history.read(home.promotions, agent)
+    confirmed = {entry.body["change"] for entry in entries if entry.kind == CONFIRMED}
+    number: int | None = None
+    for entry in entries:
+        if entry.kind == CHALLENGE:
+            number = entry.body["number"]
+        elif entry.id in confirmed and entry.body.get("number") == number:
+            number = None
+    return number
 
 
 def _mirror(home: Home, before: list[Change], change: Change, entry_hash: str) -> None:

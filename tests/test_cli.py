@@ -1,16 +1,25 @@
 """The command line: instant help, one line per error, the right exit code."""
 
+import argparse
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from registry_kit import home_with_mlflow
 
 from core.home import PROJECT, Home
 from flows import cli, commands
+from registry import history
 
-VERBS = "demo ingest retrain backtest promote rollback whatwas serve ledger status up doctor"
+VERBS = (
+    "demo ingest retrain backtest promote rollback whatwas audit explain "
+    "serve ledger status up doctor"
+)
 
 
 def ratchet(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -93,3 +102,19 @@ def test_a_look_at_the_status_makes_no_database(
     assert cli.main(["status"]) == 0
     assert "none yet" in capsys.readouterr().out
     assert not home.mlflow.exists()
+
+
+def test_the_audit_ends_with_an_error_where_the_ledger_was_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = home_with_mlflow(tmp_path)
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    for number in range(3):
+        history.append(home.promotions, now, "aapl", "look", {"number": number})
+    assert commands.audit(home, argparse.Namespace()) == 0
+    assert "the promotion ledger is whole" in capsys.readouterr().out
+    with closing(sqlite3.connect(home.promotions)) as database, database:
+        database.execute("DROP TRIGGER entries_no_delete")
+        database.execute("DELETE FROM entries WHERE id = 3")
+    assert commands.audit(home, argparse.Namespace()) == commands.ALTERED
+    assert "entries 3 to 3 were removed from the end" in capsys.readouterr().out

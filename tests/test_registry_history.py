@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import CorruptFile, SchemaMismatch, StorageError
-from registry.history import append, read
+from registry.history import append, audit, read
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -114,3 +114,40 @@ def test_many_writers_make_one_chain(tmp_path: Path) -> None:
     entries = read(path)
     assert [entry.id for entry in entries] == list(range(1, 41))
     assert {entry.body["n"] for entry in entries} == set(range(40))
+
+
+def swapped(one: int, other: int) -> tuple[str, ...]:
+    return (
+        f"UPDATE entries SET id = -1 WHERE id = {one}",
+        f"UPDATE entries SET id = {one} WHERE id = {other}",
+        f"UPDATE entries SET id = {other} WHERE id = -1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (("UPDATE entries SET agent = 'x' WHERE id = 2",), ["entry 2 (look of x"]),
+        (("DELETE FROM entries WHERE id = 2",), ["entry 2 was removed, before entry 3"]),
+        (("DELETE FROM entries WHERE id > 2",), ["entries 3 to 4 were removed from the end"]),
+        (swapped(2, 3), ["entry 2 (look of aapl", "entry 3 (look of ixic3x"]),
+        (
+            ("UPDATE entries SET body = '{}' WHERE id = 1", "DELETE FROM entries WHERE id = 4"),
+            ["entry 1 (look of aapl", "entries 4 to 4 were removed from the end"],
+        ),
+    ],
+)
+def test_the_audit_names_every_row_that_was_touched(
+    ledger: Path, statements: tuple[str, ...], named: list[str]
+) -> None:
+    assert audit(ledger) == []
+    tamper(ledger, "DROP TRIGGER entries_no_update", "DROP TRIGGER entries_no_delete", *statements)
+    found = audit(ledger)
+    assert [one for one in found if "trigger" in one] == found[:2]
+    for words in named:
+        assert any(words in one for one in found[2:])
+
+
+def test_the_audit_misses_a_ledger_that_was_taken_away(ledger: Path) -> None:
+    ledger.unlink()
+    assert "the ledger is gone; it had 4 entries" in audit(ledger)[0]

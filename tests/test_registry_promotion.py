@@ -278,10 +278,28 @@ def test_two_people_at_once_make_two_changes_one_after_the_other(home: Home) -> 
 
 def test_the_challenger_becomes_production(home: Home) -> None:
     promotion.install(home, "demo", 1, hours(0))
-    promotion.challenge(home, "demo", 2)
+    promotion.challenge(home, "demo", 2, hours(0.5))
     assert models.alias(home, "demo", "Challenger") == 2
     promotion.promote(home, "demo", 2, hours(1), by="ada", reason="a drill")
     assert models.aliases(home, "demo") == {"Production": 2, "Previous": 1}
+
+
+def test_the_audit_finds_an_alias_moved_behind_ratchets_back(home: Home) -> None:
+    climb(home)
+    promotion.challenge(home, "demo", 4, hours(3))
+    assert promotion.audit(home, ["demo"]) == []
+    entry = history.read(home.promotions, "demo")[-1]
+    assert (entry.kind, entry.body["number"], entry.body["dataset_sha256"]) == (
+        "challenge",
+        4,
+        "d" * 64,
+    )
+    models.set_alias(home, "demo", "Challenger", 2)
+    models.set_alias(home, "demo", "Production", 1)
+    found = promotion.audit(home, ["demo"])
+    assert len(found) == 2
+    assert "MLflow says Production is version 1, the ledger says 3" in found[0]
+    assert "MLflow says Challenger is version 2, the ledger says 4" in found[1]
 
 
 def test_every_trial_ever_run_is_counted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The ledger: whole bars, nothing rewritten, clear errors, old files brought forward."""
 
 import hashlib
+import json
 import math
 import resource
 import sqlite3
@@ -15,6 +16,7 @@ from core.accounts import open_accounts
 from core.errors import ConfigError, CorruptFile, DiskFull, SchemaMismatch, StorageError
 from serving.ledger import Ledger, LedgerReader, as_json, as_table, experience, lineage, read
 from serving.ledger.database import open_writer
+from serving.ledger.printing import lineage_as_json, lineage_as_text
 from serving.ledger.rows import (
     BarSeen,
     Decision,
@@ -141,6 +143,15 @@ def test_an_order_is_traced_to_dataset_and_commit(ledger: Ledger) -> None:
     assert traced.dataset_sha256 == "d" * 64
     assert traced.features == {"rsi": 0.5, "position": -1.0}
     assert traced.verdict.words == ("clipped",)
+    text = lineage_as_text(traced).splitlines()
+    assert [line.split()[0] for line in text] == [
+        "order", "fills", "decision", "risk", "features", "version", "trial", "dataset", "commit",
+    ]  # fmt: skip
+    assert REF in text[0]
+    assert "position -1.00, rsi +0.50" in text[4]
+    assert text[-1].endswith("e" * 40)
+    content = json.loads(lineage_as_json(traced))
+    assert (content["order"]["order_ref"], content["dataset_sha256"]) == (REF, "d" * 64)
     with pytest.raises(StorageError, match="no order 'nonsense'"):
         lineage(ledger.path, "nonsense")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from serving.ledger.reader import Lineage
 from serving.ledger.rows import Row, plain
 
 _SHOWN: dict[str, tuple[str, ...]] = {
@@ -72,3 +73,37 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("text", ""))
     return "; ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def lineage_as_json(found: Lineage) -> str:
+    """Return everything behind an order as one JSON object."""
+    content = {name: getattr(found, name) for name in Lineage.__slots__}
+    content |= {name: plain(content[name]) for name in ("order", "decision", "verdict")}
+    return json.dumps(content | {"fills": [plain(fill) for fill in found.fills]}, indent=1)
+
+
+def lineage_as_text(found: Lineage) -> str:
+    """Return, line by line, what is behind an order: from the order down to the commit."""
+    order, decision, verdict = found.order, found.decision, found.verdict
+    fills = "; ".join(
+        f"{fill.shares:+,.0f} at {fill.price:.4f} on {fill.bar_time:%Y-%m-%d %H:%M}, commission "
+        f"{fill.commission:.2f}"
+        for fill in found.fills
+    )
+    largest = sorted(found.features.items(), key=lambda item: -abs(item[1]))[:8]
+    risk = ", ".join(verdict.words) or "nothing to say"
+    lines = {
+        "order": f"{order.order_ref}: {order.shares:+,.0f} {order.symbol}, {order.kind}, "
+        f"{order.status}",
+        "fills": fills or "none",
+        "decision": f"{decision.action} at the close of {decision.bar_time:%Y-%m-%d %H:%M} UTC: "
+        f"{decision.rationale['text']}",
+        "risk": f"asked {verdict.asked:.4f}, allowed {verdict.allowed:.4f}: {risk}",
+        "features": ", ".join(f"{name} {value:+.2f}" for name, value in largest)
+        + f", … ({len(found.features)} in all, sha256 {decision.observation_sha256[:12]})",
+        "version": f"{order.agent} {found.model_version}, bundle {found.bundle_sha256}",
+        "trial": "none" if found.trial is None else f"{found.trial}, seed {found.seed}",
+        "dataset": found.dataset_sha256,
+        "commit": found.commit,
+    }
+    return "\n".join(f"{name:<9} {words}" for name, words in lines.items())
