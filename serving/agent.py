@@ -86,9 +86,12 @@ class TradingAgent:
 
         A policy that answers no number holds; the answer names the problem.
         """
+        return self.decide_on(account_features(state, bar))
+
+    def decide_on(self, account: np.ndarray) -> Answer:
+        """Decide with the account features (1, a) float32 of the books after the newest bar."""
         spec = self.bundle.spec
         scaled = self.bundle.scaler.transform(np.stack(self._rows))[-spec.window :]
-        account = account_features(state, bar)
         observation = np.asarray(observe(scaled[None], account), dtype="<f4")
         content = observation.tobytes()
         digest = hashlib.sha256(content).hexdigest()

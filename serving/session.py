@@ -15,8 +15,8 @@ from core.errors import ConfigError, NotAllowed, ServiceUnavailable, UnknownVers
 from core.risk import Rules
 from core.settings import Params
 from registry.bundle import Bundle
-from serving.agent import TradingAgent
 from serving.brokers.port import Broker
+from serving.deciding import Desk
 from serving.feeds import Feed
 from serving.following import ALIAS, Published, Shelf
 from serving.history import History, Instrument
@@ -128,12 +128,14 @@ class Opening:
         session: int,
         feed: Feed,
         broker: Broker,
+        desk: Desk,
     ) -> None:
         self._params = params
         self._ledger = ledger
         self._session = session
         self._feed = feed
         self._broker = broker
+        self._desk = desk
 
     def seat(self, agent: str, model: Model) -> Seat:
         """Return an agent's sleeve, as its last recorded bar left it or newly opened."""
@@ -147,7 +149,7 @@ class Opening:
         histories = {
             one: History(one, self._feed.history(one, since)) for one in pairing.instruments
         }
-        trader = TradingAgent(
+        trader = self._desk.trader(
             agent, published.version, bundle, histories[signal], histories[traded], self._feed.vix
         )
         sleeve = Sleeve(

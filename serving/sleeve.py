@@ -19,9 +19,9 @@ from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
 from core.risk import Rules
 from features.table import risk_row
-from serving.agent import TradingAgent
 from serving.brokers.port import WORKING, Broker, Report, Ticket
 from serving.closing import Close, report_of, status_of, ticket_of
+from serving.deciding import Trader
 from serving.history import FeedBar, History
 from serving.ledger import Ledger, rows
 
@@ -40,7 +40,7 @@ class Sleeve:
     def __init__(
         self,
         session: int,
-        trader: TradingAgent,
+        trader: Trader,
         state: State,
         traded: History,
         signal: History,  # the same object where the agent looks at what it trades

@@ -17,9 +17,9 @@ from core.home import Home
 from core.settings import Params
 from features.account import warm_up
 from serving import status
-from serving.agent import TradingAgent
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker
+from serving.deciding import Desk, LocalDesk
 from serving.feeds import Feed
 from serving.following import AliasMoved, AliasRefused, Follower, Shelf
 from serving.history import FeedBar, Instrument
@@ -57,6 +57,7 @@ class Worker:
         *,
         shelf: Shelf | None = None,
         broker: Broker | None = None,
+        desk: Desk | None = None,
         fresh: bool = False,
         stay: bool = False,
         environment: Mapping[str, str] = os.environ,
@@ -71,6 +72,7 @@ class Worker:
         self._feed = feed
         self._shelf = shelf or _registry_shelf(home)
         self._broker = broker or PaperBroker()
+        self._desk = desk or LocalDesk()
         self._fresh = fresh
         self._stay = stay
         self._now = now
@@ -119,7 +121,9 @@ class Worker:
         return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
 
     def _open_seats(self, models: Mapping[str, Model]) -> None:
-        opening = Opening(self._params, self._ledger, self._session, self._feed, self._broker)
+        opening = Opening(
+            self._params, self._ledger, self._session, self._feed, self._broker, self._desk
+        )
         self._seats = {agent: opening.seat(agent, model) for agent, model in models.items()}
         versions = {name: seat.published.version for name, seat in self._seats.items()}
         self._log.info("session", extra={"session": self._session, "versions": versions})
@@ -134,14 +138,18 @@ class Worker:
             self._log,
         )
         feeding = Thread(target=self._feed_bars, args=(self._after(),), name="feed", daemon=True)
-        follower.start()
-        feeding.start()
+        traders = {name: seat.sleeve.trader for name, seat in self._seats.items()}
         try:
+            self._desk.begin(traders, self._event)
+            follower.start()
+            feeding.start()
             self._loop()
         finally:
             self._stopping.set()
-            follower.stop()
-            feeding.join(timeout=10.0)
+            self._desk.end()
+            if feeding.ident is not None:
+                follower.stop()
+                feeding.join(timeout=10.0)
 
     def _after(self) -> dict[Instrument, datetime]:
         """From where each instrument must be delivered: the agent furthest behind decides."""
@@ -169,8 +177,10 @@ class Worker:
             try:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
+                self._desk.tend()
                 self._show("waiting")
                 continue
+            self._desk.tend()
             if isinstance(message, Stop):
                 self._end("stopped", message.reason)
                 return
@@ -182,6 +192,7 @@ class Worker:
     def _handle(self, message: Message) -> None:
         if isinstance(message, BarsArrived):
             self._room.release()
+            self._desk.bars(message.bars)
             for bar in message.bars:
                 for seat in self._seats.values():
                     if bar.instrument in seat.pairing.instruments and bar.time > seat.since:
@@ -208,6 +219,7 @@ class Worker:
         due = time.monotonic() - self._snapshots.get(name, -1e9)
         snapshot = due >= self._params.paper.snapshot_seconds
         close = seat.sleeve.step(pair.traded, pair.signal, snapshot)
+        self._desk.closed(close)
         if snapshot:
             self._snapshots[name] = time.monotonic()
         self._milliseconds.append(1e3 * (time.perf_counter() - began))
@@ -228,7 +240,7 @@ class Worker:
         """Let another model version take over the sleeve; its books stay."""
         sleeve = self._seats[moved.agent].sleeve
         try:
-            sleeve.trader = TradingAgent(
+            sleeve.trader = self._desk.trader(
                 moved.agent,
                 moved.published.version,
                 moved.bundle,

@@ -1,0 +1,98 @@
+"""Deciding: the port between a sleeve and whoever decides for it, in this process or another.
+
+Owns the words. ``LocalDesk`` puts the trading agent into the worker; ``serving.gateway.Gateway``
+asks a process of its own for each agent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import pandas as pd
+
+from core.accounts import State
+from core.bars import Bar
+from registry.bundle import Bundle
+from serving.agent import Answer, TradingAgent
+from serving.closing import Close
+from serving.history import FeedBar, History
+
+Note = Callable[[str, str, str], None]  # agent, kind, detail: an event for the ledger
+
+
+class Trader(Protocol):
+    """One model version, deciding for one sleeve."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    def see(self) -> None:
+        """Take in the bars that have just been appended to the histories."""
+
+    def decide(self, state: State, bar: Bar) -> Answer:
+        """Answer at the close of ``bar``, with the books after it; never raises for a policy."""
+
+
+class Desk(Protocol):
+    """Where a worker's traders sit."""
+
+    def trader(
+        self,
+        name: str,
+        version: str,
+        bundle: Bundle,
+        signal: History,
+        traded: History,
+        vix: Callable[[], pd.Series | None],
+    ) -> Trader:
+        """Return who decides from now on; raise ``SpecMismatch`` as ``TradingAgent`` does."""
+
+    def begin(self, traders: Mapping[str, Trader], note: Note) -> None:
+        """Get ready; called once, after every sleeve is open and before the first bar."""
+
+    def bars(self, bars: Sequence[FeedBar]) -> None:
+        """Hear of a step of the feed, before the sleeves live through it."""
+
+    def closed(self, close: Close) -> None:
+        """Hear what became of a decision, after its orders left."""
+
+    def tend(self) -> None:
+        """Do what there is to do between two messages of the worker."""
+
+    def end(self) -> None:
+        """Let everything go; safe to call twice."""
+
+
+class LocalDesk:
+    """Every trader in the worker's own process."""
+
+    def trader(
+        self,
+        name: str,
+        version: str,
+        bundle: Bundle,
+        signal: History,
+        traded: History,
+        vix: Callable[[], pd.Series | None],
+    ) -> Trader:
+        return TradingAgent(name, version, bundle, signal, traded, vix)
+
+    def begin(self, traders: Mapping[str, Trader], note: Note) -> None:
+        """Nothing to start."""
+
+    def bars(self, bars: Sequence[FeedBar]) -> None:
+        """The sleeves' histories are the traders'."""
+
+    def closed(self, close: Close) -> None:
+        """The sleeve knows."""
+
+    def tend(self) -> None:
+        """Nothing to look after."""
+
+    def end(self) -> None:
+        """Nothing to stop."""
