@@ -181,6 +181,11 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "--fresh", action="store_true", help="open new books even where some could be resumed"
     )
     serve.add_argument(
+        "--processes",
+        action="store_true",
+        help="one process for each agent, on loopback ports from RATCHET_BUS_PORT (5557) on",
+    )
+    serve.add_argument(
         "--bars-per-second",
         type=_speed,
         metavar="N",

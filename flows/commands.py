@@ -154,6 +154,7 @@ def serve(home: Home, options: argparse.Namespace) -> int:
         bars_per_second=options.bars_per_second,
         stay=options.stay,
         fresh=options.fresh,
+        processes=options.processes,
     )
     print(as_table(result))
     return 0

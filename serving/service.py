@@ -112,15 +112,26 @@ def serve(
     bars_per_second: float | None = None,
     stay: bool = False,
     fresh: bool = False,
+    processes: bool = False,
 ) -> SessionResult:
     """Trade on paper until the feed ends (``stay``: until stopped); return the session's result.
 
     A session that was interrupted is resumed; ``fresh`` opens a new one instead.
+    ``processes`` gives each agent a process of its own.
     Raises ``NotAllowed`` when TRADING_MODE asks for live trading or another worker serves ``home``.
     """
     chosen = served_agents(params, agents)
     source = make_feed(home, params, chosen, feed, bars_per_second)
-    return Worker(home, params, chosen, source, stay=stay, fresh=fresh).run()
+    desk = None
+    if processes:
+        from serving.gateway import gateway_of
+
+        desk = gateway_of(home)
+    try:
+        return Worker(home, params, chosen, source, desk=desk, stay=stay, fresh=fresh).run()
+    finally:
+        if desk is not None:
+            desk.end()
 
 
 def _instruments(params: Params, agents: Iterable[str]) -> list[Instrument]:

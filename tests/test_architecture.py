@@ -28,6 +28,7 @@ HOMES = {  # heavy library: the packages that may import it
     "ib_async": {"sources", "serving"},
     "ccxt": {"sources", "serving"},
     "fastapi": {"serving"},
+    "zmq": {"serving"},
 }
 
 

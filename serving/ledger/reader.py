@@ -201,5 +201,7 @@ def experience(path: Path, agent: str, session: int | None = None) -> pd.DataFra
 
 
 def _named(model: Model, decision: Decision) -> dict[str, float]:
+    if not decision.observation:  # an agent that did not answer
+        return dict.fromkeys(model.observation_columns, np.nan)
     numbers = np.frombuffer(decision.observation, "<f4").astype(np.float64).tolist()
     return dict(zip(model.observation_columns, numbers, strict=True))
