@@ -186,6 +186,8 @@ def _life(path: Path, ledger: LedgerReader, agent: str, session: int, traded: Da
         if fill.leg == "entry" and fill.bar_time in opens
     ]
     frame = experience(path, agent, session) if decisions else pd.DataFrame()
+    if len(frame) != len(decisions):  # of an agent whose symbol changed within a session
+        frame = frame.iloc[:0]
     return _Life(
         session=session,
         frame=frame,

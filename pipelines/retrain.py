@@ -31,6 +31,7 @@ from pipelines.record import Work
 from registry import attempts, models, promotion, tracking
 from registry.baselines import make_baseline
 from registry.bundle import save_bundle
+from training import studies
 from training.course import Course
 from training.lesson import Trained
 from training.splits import Fold, Window, divide, walk_forward
@@ -64,6 +65,7 @@ def run(
     trials, seeds = trials or effort.trials, seeds or effort.seeds
     first_seed = params.search.seed if seed is None else seed
     report(Progress("data", 0.0, f"{agent}: reading the datasets"))
+    studies.check(home)
     traded = load_dataset(home, params, agent)
     learned = load_training_dataset(home, params, agent)
     warm(home)

@@ -1,14 +1,16 @@
 """Where studies are kept: what is wrong with it is said in one sentence, and soon."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from flows_kit import free_port_address
-from study_kit import plan
+from study_kit import params, plan
 
 from core.errors import ConfigError, CorruptFile, ServiceUnavailable, StorageError
 from core.home import Home
+from pipelines import retrain
 from training.studies import VARIABLE
 from training.study import close_study, open_study, trials_ever
 
@@ -67,3 +69,12 @@ def test_a_folder_that_is_not_there_is_named(
     monkeypatch.setenv(VARIABLE, f"sqlite:///{tmp_path}/none/studies.db")
     with pytest.raises(StorageError, match=r"none/studies\.db.*unable to open"):
         open_study(home, plan())
+
+
+def test_a_retraining_asks_for_the_studies_before_anything_else(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"postgresql://somebody@{NOWHERE}/studies")
+    with pytest.raises(ServiceUnavailable, match=NOWHERE):
+        retrain.run(home, params(), "demo", now=datetime(2026, 3, 2, tzinfo=UTC))
+    assert not home.mlflow.exists()  # no version, no run

@@ -37,6 +37,12 @@ def storage(home: Home) -> Any:
         ) from error
 
 
+def check(home: Home) -> None:
+    """Raise what keeps studies from being kept, before anything is spent on one."""
+    with answering(home):
+        storage(home)
+
+
 @contextmanager
 def answering(home: Home) -> Iterator[None]:
     """Rename what Optuna and its database raise inside.
