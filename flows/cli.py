@@ -36,6 +36,7 @@ Trading is on paper. State lies under .ratchet; the environment variable RATCHET
 
 TABLES = ("decisions", "orders", "fills", "equity", "events")
 SOURCES = ("bundled", "csv", "yfinance", "planted")
+BASELINES = ("flat", "buy_and_hold", "ma_crossover", "volatility_target", "random")
 INTERVALS = ("1d", "1h", "15m", "5m", "1m")
 
 
@@ -127,6 +128,19 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     promote.add_argument("version", help="a version of the registry")
     promote.add_argument("--by", metavar="NAME", help="who overrides a gate that said no")
     promote.add_argument("--reason", help="why; recorded with the name")
+
+    register = verb(
+        "register",
+        "register a baseline and make it Production, to be traded like any model",
+        "ratchet register aapl random --seed 1",
+    )
+    _agent(register)
+    register.add_argument("kind", choices=BASELINES, help="what it does")
+    register.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of `random`; default: %(default)s"
+    )
+    register.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
+    register.add_argument("--reason", help="why; needed where it replaces a trained model")
 
     rollback = verb(
         "rollback",

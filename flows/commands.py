@@ -101,6 +101,23 @@ def promote(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def register(home: Home, options: argparse.Namespace) -> int:
+    from pipelines.enrolment import enrol
+
+    change = enrol(
+        home,
+        _params(home),
+        options.agent,
+        options.kind,
+        seed=options.seed,
+        by=options.by or getpass.getuser(),
+        reason=options.reason,
+        now=_now(),
+    )
+    print(change)
+    return 0
+
+
 def rollback(home: Home, options: argparse.Namespace) -> int:
     from registry import promotion
 

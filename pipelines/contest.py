@@ -17,14 +17,14 @@ from features.dataset import Dataset
 from features.scaler import Scaler
 from pipelines.dataset import load_dataset
 from registry import models
-from registry.baselines import BASELINES, make_baseline
+from registry.baselines import BASELINES, BaselineKind, make_baseline
 from registry.bundle import Bundle, load_bundle
 from registry.policy import Policy
 from training.backtest import BacktestResult, Decides, run
 from training.splits import Window, stop_of, worst_drawdown
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-FIRST_CHAMPION = "buy_and_hold"  # what everybody can have without a model
+FIRST_CHAMPION: BaselineKind = "buy_and_hold"  # what everybody can have without a model
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,10 +83,10 @@ def card(work: Work, algorithm: str, seed: int) -> Card:
 
 
 def baseline_card(
-    home: Home, params: Params, agent: str, traded: Dataset, kind: str, now: datetime
+    home: Home, params: Params, agent: str, traded: Dataset, kind: str, now: datetime, seed: int = 0
 ) -> Card:
     """Return the card of a baseline: never trained, so no bar was ever used up."""
-    return _card(home, params, agent, traded, kind, 0, now)
+    return _card(home, params, agent, traded, kind, seed, now)
 
 
 def _card(

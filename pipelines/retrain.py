@@ -5,11 +5,9 @@ verdict are computed elsewhere. Killed at any point and called again, it takes u
 that was.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +19,18 @@ from core.progress import Progress, Report, silent
 from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
-from features.scaler import Scaler
 from pipelines import contest, experience, lineage, record
 from pipelines.chain import require_no_leak
 from pipelines.contest import FIRST_CHAMPION, Champion
 from pipelines.dataset import load_dataset, load_training_dataset
+from pipelines.enrolment import register_baseline
 from pipelines.judging import Retrained, conclude
 from pipelines.record import Work
 from registry import attempts, models, promotion, tracking
-from registry.baselines import make_baseline
-from registry.bundle import save_bundle
 from training import studies
 from training.course import Course
 from training.lesson import Trained
-from training.splits import Fold, Window, divide, walk_forward
+from training.splits import Fold, divide, walk_forward
 from training.study import Plan, Searched, Trial, close_study, search
 from training.workers import require_trained, train_all, warm
 
@@ -103,14 +99,7 @@ def run(
 
 def _install(home: Home, params: Params, agent: str, traded: Dataset, now: datetime) -> Champion:
     """Register the first champion, so that the registry is never empty."""
-    rows = Window(traded.first_row, len(traded) - params.split.paper_bars)
-    scaler = Scaler.fit(traded.table[rows.start : rows.stop], traded.spec)
-    policy = make_baseline(FIRST_CHAMPION, traded.spec, scaler)
-    card = record.baseline_card(home, params, agent, traded, FIRST_CHAMPION, now)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "bundle"
-        save_bundle(folder, policy, traded.spec, scaler, card)
-        version = models.register(home, agent, folder)
+    version = register_baseline(home, params, agent, traded, FIRST_CHAMPION, now)
     promotion.install(home, agent, version.number, now)
     champion = contest.champion_of(home, agent)
     if champion is None:
