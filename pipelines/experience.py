@@ -38,8 +38,9 @@ ENDED = "HALTED"
 class Experience:
     """One agent's history and life, merged, and what the comparison of both came to."""
 
-    merged: pd.DataFrame  # by `time`: price volume features… sentiment action reward live_price
-    # session known (by the history) provenance: live where the agent was there
+    # By `time`: price volume features… sentiment action reward live_price session known (by the
+    # history) provenance (live where the agent was there).
+    merged: pd.DataFrame
     live_bars: int
     unknown_bars: int  # of them the dataset does not have (yet)
     differing_prices: int  # live closes that are not what the store says
