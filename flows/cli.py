@@ -166,6 +166,13 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "ratchet audit",
     )
 
+    parity = verb(
+        "parity",
+        "replay a recorded session by training's own path and name the first difference",
+        "ratchet parity 1",
+    )
+    parity.add_argument("session", type=_positive, help="see `ratchet status`")
+
     explain = verb(
         "explain",
         "trace an order to decision, features, version, trial, dataset and commit",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import ConfigError
 from core.home import Home
 
+DIFFERENT = 8  # as ExecutionError: trading is not what training would have done
 ALTERED = 4  # as StorageError: what is stored is not what was written
 
 if TYPE_CHECKING:
@@ -157,6 +158,15 @@ def explain(home: Home, options: argparse.Namespace) -> int:
     found = lineage(home.ledger, options.order)
     print(lineage_as_json(found) if options.json else lineage_as_text(found))
     return 0
+
+
+def parity(home: Home, options: argparse.Namespace) -> int:
+    from pipelines.certificate import certify
+
+    certificates = certify(home, _params(home), options.session)
+    for one in certificates:
+        print(one)
+    return 0 if all(one.passed for one in certificates) else DIFFERENT
 
 
 def serve(home: Home, options: argparse.Namespace) -> int:

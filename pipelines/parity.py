@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from serving.ledger import LedgerReader, rows
@@ -24,7 +25,7 @@ class Difference:
 
     agent: str
     bar_time: datetime
-    what: str  # observation, asked, equity …
+    what: str  # observation rsi_14, asked, equity …
     paper: Any
     backtest: Any
 
@@ -46,6 +47,7 @@ def first_difference(
     with LedgerReader(ledger_path) as ledger:
         chosen = session if session is not None else ledger.newest_session()
         of: dict[str, Any] = {"session": chosen, "agent": agent}
+        columns = ledger.rows(rows.Model, **of)[0].observation_columns
         paper = _paper(
             ledger.rows(rows.Decision, **of),
             ledger.rows(rows.Verdict, **of),
@@ -57,9 +59,24 @@ def first_difference(
             time = (ours or theirs)["time"]
             return Difference(agent, time, "the bar", ours and "there", theirs and "there")
         for what in theirs:
+            if what == "observation" and ours[what] != theirs[what]:
+                return _in_column(agent, theirs["time"], columns, ours[what], theirs[what])
             if not _same(ours[what], theirs[what]):
                 return Difference(agent, theirs["time"], what, ours[what], theirs[what])
     return None
+
+
+def _in_column(
+    agent: str, time: datetime, columns: Sequence[str], ours: bytes, theirs: bytes
+) -> Difference:
+    """Name the first number of an observation that differs."""
+    here, there = (np.frombuffer(content, "<f4") for content in (ours, theirs))
+    if len(here) != len(there):
+        return Difference(agent, time, "numbers in the observation", len(here), len(there))
+    bits = here.view(np.int32) != there.view(np.int32)
+    first = int(np.flatnonzero(bits)[0])
+    what = f"observation {columns[first]}"
+    return Difference(agent, time, what, float(here[first]), float(there[first]))
 
 
 def _paper(
