@@ -26,6 +26,7 @@ from registry.bundle import Bundle, load_bundle
 from registry.models import ALIASES, Version
 from sources.files import write_whole
 from training import report as reports
+from training.attribution import attribute
 from training.splits import Window, divide, gap_bars, stop_of
 
 PRODUCTION = "Production"
@@ -89,6 +90,8 @@ def run(
     html, trades = folder / "backtest.html", folder / "backtest-trades.csv"
     write_whole(html, reports.render(page).encode())
     write_whole(trades, results[name].trade_log().to_csv(index=False).encode())
+    actions = folder / "backtest-actions.csv"
+    write_whole(actions, attribute(results[name]).to_csv().encode())
     report(Progress("backtest", 1.0, "done"))
     return Backtested(
         agent=agent,
@@ -97,7 +100,7 @@ def run(
         last=last,
         bars=len(rows),
         contenders={who: dict(result.metrics) for who, result in results.items()},
-        reports={"report": html, "trades": trades},
+        reports={"report": html, "trades": trades, "actions": actions},
     )
 
 

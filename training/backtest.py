@@ -19,7 +19,7 @@ from core.engine import PackedMarket, settle, submit
 from core.errors import NotEnoughData
 from core.fills import Fills
 from core.metrics import bar_returns, performance
-from core.risk import Verdict
+from core.risk import Reason, Verdict
 from core.rules import Rules
 from core.trades import FillLog, Trade, log_fills, trades_of
 from features.account import account_features
@@ -65,6 +65,11 @@ class BacktestResult:
     def returns(self) -> np.ndarray:
         """Return the simple return of each bar, (T,); the first is that of the opening cash."""
         return bar_returns(np.append(self.opening_cash, self.equity))
+
+    @property
+    def interventions(self) -> np.ndarray:
+        """Return where risk changed a decision, bool (T,); the no-trade band is the policy's."""
+        return np.asarray((self.reasons.astype(np.int64) & ~int(Reason.NO_TRADE_BAND)) != 0)
 
     def trade_log(self) -> pd.DataFrame:
         """Return one row per trade, with the fields of ``core.trades.Trade``."""

@@ -16,6 +16,7 @@ from registry import gate as tests
 from registry.evidence import Evidence
 from registry.verdict import GateReport
 from training import figures
+from training.attribution import PARTS, totals
 from training.backtest import BacktestResult
 
 Trial = tuple[int, float | None, bool]  # number, validation score, pruned
@@ -95,7 +96,7 @@ def render(report: Report) -> str:
         parts.append(_figure("Learning curves of the seeds", figures.learning(report.curves)))
     if report.trials:
         parts.append(_figure("Trials of the study", figures.study(report.trials)))
-    parts += [_trades(subject), _facts(report.facts)]
+    parts += [_attribution(report.contenders), _trades(subject), _facts(report.facts)]
     script = plotly.offline.get_plotlyjs()
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(report.title)}"
@@ -168,6 +169,21 @@ def _link(title: str) -> str:
 
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
+
+
+def _attribution(contenders: Mapping[str, BacktestResult]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in ("profit", *PARTS))
+    rows = []
+    for name, result in contenders.items():
+        sums = totals(result)
+        cells = "".join(f"<td>{sums[part]:+,.0f}</td>" for part in ("profit", *PARTS))
+        rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
+    return (
+        "<h2>What the result is due to</h2><p class=note>account currency; market: what the "
+        "average exposure earned; timing: being in more or less than that; costs: commission and "
+        "slippage; risk: what limits, stops and targets changed</p>"
+        f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    )
 
 
 def _trades(subject: BacktestResult) -> str:
