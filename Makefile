@@ -13,7 +13,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 || ls /dev/nvidia0 >/de
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint up bench clean
+.PHONY: help install demo test faults lint up bench clean
 
 help: ## what this Makefile can do
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ lint: $(STAMP) ## style, types and the import line
 
 test: lint ## everything CI checks
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+faults: $(STAMP) ## what breaks at a broker, against a fake TWS; docs/reliability.md lists it
+	$(BIN)/python -m pytest -v tests/test_serving_ibkr.py
 
 bench: $(STAMP) ## speed of the engine and the learners on this machine
 	$(BIN)/python -m bench.engine

@@ -26,6 +26,7 @@
     ├── ServiceUnavailable           MLflow, Prefect or a database does not answer
     └── ExecutionError               orders, brokers, the worker
         ├── BrokerError              the broker refused or vanished
+        │   └── BrokerUnavailable    no link or no answer: ask before anything is sent again
         └── NotAllowed               a safety rule forbids this (live trading without consent …)
 
 A message names a value: ``StaleBar("AAPL: newest bar is 2026-03-02, expected 2026-03-03;
@@ -152,6 +153,10 @@ class ExecutionError(RatchetError):
 
 class BrokerError(ExecutionError):
     """The broker refused or vanished."""
+
+
+class BrokerUnavailable(BrokerError):
+    """No link, or no answer in time: whether an order arrived must be asked, not guessed."""
 
 
 class NotAllowed(ExecutionError):

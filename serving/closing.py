@@ -180,7 +180,7 @@ def intent_of(ticket: Ticket) -> rows.Intent:
         order_ref=ticket.order_ref,
         agent=ticket.agent,
         bar_time=ticket.bar_time,
-        leg=ticket.leg,
+        leg=ticket.part,
         model_version=ticket.model_version,
         symbol=ticket.symbol,
         shares=ticket.shares,
@@ -188,17 +188,20 @@ def intent_of(ticket: Ticket) -> rows.Intent:
     )
 
 
-def ticket_of(order: rows.Order) -> Ticket:
+def ticket_of(order: rows.Order, price: float = math.nan) -> Ticket:
     """Return the ticket an intent was written for."""
+    leg, _, replica = order.leg.partition(".")
     return Ticket(
         session=order.session,
         agent=order.agent,
         symbol=order.symbol,
         shares=order.shares,
         bar_time=order.bar_time,
-        leg=order.leg,  # type: ignore[arg-type]
+        leg=leg,  # type: ignore[arg-type]
         model_version=order.model_version,
         kind=order.kind,
+        price=price,
+        replica=int(replica or 0),
     )
 
 
@@ -215,6 +218,28 @@ def status_of(session: int, report: Report, time: datetime) -> rows.OrderStatus:
 def fill_of(session: int, execution: Execution) -> rows.Fill:
     content = asdict(execution)
     return rows.Fill(session=session, bar_time=content.pop("time"), **content)
+
+
+def executed_of(session: int, execution: Execution) -> rows.Executed:
+    content = asdict(execution)
+    del content["slippage"]
+    return rows.Executed(session=session, executed_at=content.pop("time"), **content)
+
+
+def execution_of(row: rows.Executed | rows.Fill) -> Execution:
+    """Return what a broker told, or what was booked of it, as the ledger has it."""
+    return Execution(
+        exec_id=row.exec_id,
+        order_ref=row.order_ref,
+        agent=row.agent,
+        symbol=row.symbol,
+        leg=row.leg.partition(".")[0],  # type: ignore[arg-type]
+        shares=row.shares,
+        price=row.price,
+        commission=row.commission,
+        slippage=row.slippage if isinstance(row, rows.Fill) else 0.0,
+        time=row.bar_time if isinstance(row, rows.Fill) else row.executed_at,
+    )
 
 
 def _weight(weight: float) -> str:

@@ -142,7 +142,7 @@ class Opening:
         published, bundle = model.published, model.bundle
         rules = rules_of(self._params, agent)
         opening = open_accounts(1, 1, self._params.account.cash)
-        books = replay_books(self._ledger, self._session, agent, opening, rules)
+        books = replay_books(self._ledger, self._session, agent, opening, rules, self._broker)
         traded, signal = instruments_of(self._params, agent)
         pairing = Pairing(traded, signal)
         since = books.time or self._feed.begin(pairing.instruments)

@@ -19,9 +19,10 @@ from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
 from core.risk import Rules
 from features.table import risk_row
-from serving.brokers.port import WORKING, Broker, Report, Ticket
-from serving.closing import Close, report_of, status_of, ticket_of
+from serving.brokers.port import WORKING, Broker, Execution, Report, Ticket, remote
+from serving.closing import Close, execution_of, report_of, status_of, ticket_of
 from serving.deciding import Trader
+from serving.dispatch import Dispatch
 from serving.history import FeedBar, History
 from serving.ledger import Ledger, rows
 
@@ -58,6 +59,10 @@ class Sleeve:
         self._rules = rules
         self._broker = broker
         self._ledger = ledger
+        self._dispatch: Dispatch | None = None
+        if across := remote(broker):
+            symbol = traded.instrument.symbol
+            self._dispatch = Dispatch(session, trader.name, symbol, across, ledger, rules)
         self._working: dict[str, Report] = {}
         self._skipped: list[FeedBar] = []
 
@@ -77,8 +82,19 @@ class Sleeve:
                 self.keep_snapshot(close.after, close.time)
         self.state, self.last = close.after, close
         self._skipped.clear()
-        self._send(close.cancels, close.ticket, close.time)
+        if self._dispatch:
+            self._dispatch.send(
+                close.cancels, close.ticket, close.after, close.time, close.model_version
+            )
+        else:
+            self._send(close.cancels, close.ticket, close.time)
         return close
+
+    def hear(self, executions: Sequence[Execution]) -> None:
+        """Between closes: write down what a broker across a network told, then mind the orders."""
+        if self._dispatch:
+            self._dispatch.hear(executions)
+            self._dispatch.mind(self.state)
 
     def skip(self, bar: FeedBar) -> None:
         """Remember a bar whose counterpart never came: it is history, but no close of ours."""
@@ -105,6 +121,9 @@ class Sleeve:
         target = np.array([[np.nan if self.paused else answer.weight]])
         submission = engine.submit(settled.state, target, bar, self._rules)
         working = self._after(settled.reports)
+        if self._dispatch:
+            open_orders = {report.order_ref: report for report in self._broker.open_orders()}
+            working = self._dispatch.entries(open_orders)
         replaced, ticket = self._orders(working, submission.state, time)
         return Close(
             session=self.session,
@@ -171,6 +190,9 @@ class Sleeve:
 
     def recover(self, time: datetime) -> None:
         """After a restart: give the broker its orders back, and send what had not been sent."""
+        if self._dispatch:
+            self._dispatch.recover(self.state, time, self.trader.version)
+            return
         of: dict[str, Any] = {"session": self.session, "agent": self.name}
         orders = self._ledger.rows(rows.Order, **of)
         working = [order for order in orders if order.status in WORKING]
@@ -194,7 +216,9 @@ def bar_of(values: Mapping[str, float]) -> Bar:
     return Bar(**arrays)
 
 
-def replay_books(ledger: Ledger, session: int, agent: str, opening: State, rules: Rules) -> Books:
+def replay_books(
+    ledger: Ledger, session: int, agent: str, opening: State, rules: Rules, broker: Broker
+) -> Books:
     """Return a sleeve's books after its last recorded bar.
 
     From the newest snapshot on, recorded bars and decisions are lived through again; every close
@@ -205,10 +229,13 @@ def replay_books(ledger: Ledger, session: int, agent: str, opening: State, rules
     of: dict[str, Any] = {"session": session, "agent": agent}
     asked = {v.bar_time: v.asked for v in ledger.rows(rows.Verdict, after=time, **of)}
     bars = {(b.bar_time, b.symbol): b for b in ledger.rows(rows.BarSeen, after=time, **of)}
+    fills: dict[datetime, list[Execution]] = {}
+    for fill in ledger.rows(rows.Fill, after=time, **of):
+        fills.setdefault(fill.bar_time, []).append(execution_of(fill))
     for book in ledger.rows(rows.Equity, after=time, **of):
         seen = bars[book.bar_time, book.symbol]
         bar = bar_of({name: getattr(seen, name) for name in BAR_COLUMNS + RISK_COLUMNS})
-        state = engine.settle(state, bar, rules).state
+        state = broker.replay(state, bar, rules, fills.get(book.bar_time, []))
         if float(state.equity[0]) != book.equity:
             raise CorruptFile(
                 f"{ledger.path}: {agent} at {book.bar_time.isoformat()} replays to an equity of "

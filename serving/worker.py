@@ -18,7 +18,7 @@ from core.settings import Params
 from features.account import warm_up
 from serving import status
 from serving.brokers.paper import PaperBroker
-from serving.brokers.port import Broker
+from serving.brokers.port import Broker, remote
 from serving.deciding import Desk, LocalDesk
 from serving.feeds import Feed
 from serving.following import AliasMoved, AliasRefused, Follower, Shelf
@@ -65,7 +65,8 @@ class Worker:
     ) -> None:
         """``fresh`` opens a new session even where one could be resumed; ``stay`` keeps following
         aliases after the feed has ended, until stopped. Raises ``NotAllowed`` in live mode."""
-        require_paper(environment.get("TRADING_MODE"))
+        if broker is None or not broker.remote:  # a remote one holds account and mode together
+            require_paper(environment.get("TRADING_MODE"))
         self._home = home
         self._params = params
         self._agents = tuple(agents)
@@ -73,6 +74,7 @@ class Worker:
         self._shelf = shelf or _registry_shelf(home)
         self._broker = broker or PaperBroker()
         self._desk = desk or LocalDesk()
+        self._remote = remote(self._broker)
         self._fresh = fresh
         self._stay = stay
         self._now = now
@@ -89,9 +91,6 @@ class Worker:
         """Finish the bar at hand and end; safe from any thread and from a signal handler."""
         self._stopping.set()
         self._queue.put(Stop(reason))
-
-    def _steer(self, agent: str, paused: bool, by: str) -> None:
-        self._queue.put(Pause(agent, paused, by))
 
     def pause(self, agent: str, by: str = "") -> None:
         """Let an agent hold what it has; its books go on."""
@@ -116,10 +115,15 @@ class Worker:
             try:
                 warm_up()  # or the first bar would wait
                 self._open_seats(models)
+                if self._remote:  # only now: it must know the ledger's orders as ours
+                    self._remote.begin()
                 self._trade()
             except BaseException as error:
                 self._fail(error)
                 raise
+            finally:
+                if self._remote:
+                    self._remote.close()
             sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
         return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
 
@@ -143,7 +147,7 @@ class Worker:
         feeding = Thread(target=self._feed_bars, args=(self._after(),), name="feed", daemon=True)
         traders = {name: seat.sleeve.trader for name, seat in self._seats.items()}
         try:
-            self._desk.begin(traders, self._event, self._steer)
+            self._desk.begin(traders, self._event)
             follower.start()
             feeding.start()
             self._loop()
@@ -181,6 +185,7 @@ class Worker:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
                 self._desk.tend()
+                self._hear()
                 self._show("waiting")
                 continue
             self._desk.tend()
@@ -189,8 +194,24 @@ class Worker:
                 return
             if isinstance(message, FeedEnded) and self._feed_ended(message):
                 return
+            self._hear()
             self._handle(message)
             self._show("running")
+
+    def _hear(self) -> None:
+        """Take what a broker across a network told since the last time."""
+        if self._remote is None:
+            return
+        news = self._remote.news()
+        for kind, detail in news.events:
+            event = rows.RiskEvent(
+                session=self._session, agent="", bar_time=None, kind=kind, detail=detail
+            )
+            with self._ledger.transaction():
+                self._ledger.add(event)
+            self._log.warning(kind, extra={"detail": detail})
+        for seat in self._seats.values():
+            seat.sleeve.hear(news.executions)
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, BarsArrived):

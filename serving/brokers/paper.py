@@ -37,6 +37,7 @@ class PaperBroker:
     """Implements ``serving.brokers.port.Broker``; one symbol per sleeve."""
 
     name = "paper"
+    remote = False
 
     def __init__(self) -> None:
         self._working: dict[str, _Working] = {}  # by agent: the engine keeps one order a symbol
@@ -87,6 +88,10 @@ class PaperBroker:
             for (agent, symbol), shares in self._shares.items()
             if shares
         )
+
+    def replay(self, state: State, bar: Bar, rules: Rules, booked: Sequence[Execution]) -> State:
+        """The engine is deterministic: it comes to the same fills again."""
+        return engine.settle(state, bar, rules).state
 
     def settle(self, agent: str, state: State, bar: Bar, rules: Rules, time: datetime) -> Settled:
         """Let the engine live through the bar, and tell what it did in terms of orders."""

@@ -6,10 +6,11 @@ at all. Hence: an order is named by us (``order_ref``) before it is sent, placin
 harmless, and fills are told by executions with ids of their own. Knows neither ledger nor models.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from core.accounts import State
 from core.bars import Bar
@@ -31,12 +32,19 @@ class Ticket:
     bar_time: datetime  # of the decision behind it
     leg: Leg
     model_version: str
-    kind: str  # market_on_open, stop, limit
+    kind: str  # market_on_open, market, stop, limit
+    price: float = math.nan  # of a stop or limit; account currency
+    replica: int = 0  # stops and targets of one bar are renewed when the position changes
+
+    @property
+    def part(self) -> str:
+        """The leg, and which of its renewals."""
+        return f"{self.leg}.{self.replica}" if self.replica else self.leg
 
     @property
     def order_ref(self) -> str:
         moment = f"{self.bar_time.astimezone(UTC):%Y%m%dT%H%M%S}"
-        return f"ratchet-{self.session}-{self.agent}-{moment}-{self.leg}-{self.model_version}"
+        return f"ratchet-{self.session}-{self.agent}-{moment}-{self.part}-{self.model_version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +93,19 @@ class Settled:
     triggered: tuple[Ticket, ...] = ()  # protective orders that came to life
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a broker had to say between two closes."""
+
+    executions: tuple[Execution, ...] = ()  # new ones, and those whose commission is now known
+    events: tuple[tuple[str, str], ...] = ()  # kind and detail, for ledger and alerts
+
+
 class Broker(Protocol):
     """Executes tickets; every method may raise ``BrokerError``."""
 
     name: str
+    remote: bool  # answers late or not at all, and needs stops and targets placed as orders
 
     def restore(self, working: Sequence[tuple[Ticket, Report]], entries: Sequence[Ticket]) -> None:
         """Take note, after a restart, of working orders and of each sleeve's last filled entry."""
@@ -110,3 +127,42 @@ class Broker(Protocol):
 
     def positions(self) -> tuple[Position, ...]:
         """Return the shares held for each sleeve."""
+
+    def replay(self, state: State, bar: Bar, rules: Rules, booked: Sequence[Execution]) -> State:
+        """Return the books ``settle`` gave at a recorded bar, in which these were booked."""
+
+
+class RemoteBroker(Broker, Protocol):
+    """A broker across a network: what it says between closes, and what became of an order."""
+
+    def begin(self) -> None:
+        """Connect and take up what is there; without a link, go on trying."""
+
+    def close(self) -> None:
+        """End the connection; orders stay."""
+
+    def remember(
+        self,
+        told: Sequence[Execution],
+        booked: Sequence[Execution],
+        held: Mapping[tuple[str, str], float],
+    ) -> None:
+        """Take note, after a restart, of the executions the ledger knows, of those that are
+        booked, and of the shares (by agent and symbol) that makes."""
+
+    def news(self) -> News:
+        """Return what has happened since this was asked last."""
+
+    def fate(self, ticket: Ticket) -> Report | None:
+        """Return what became of an order that may have been sent; None: it never arrived.
+
+        Raises ``BrokerUnavailable`` while that cannot be known.
+        """
+
+    def preview(self, agent: str, state: State, rules: Rules) -> State:
+        """Return the books with what has been executed since the close, not marked."""
+
+
+def remote(broker: Broker) -> RemoteBroker | None:
+    """Return the broker as one across a network, if it is one."""
+    return cast(RemoteBroker, broker) if broker.remote else None

@@ -180,6 +180,33 @@ class Fill(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Executed(Row):
+    """What a broker told of a fill, when it told it; a correction is a row of its own."""
+
+    TABLE: ClassVar[str] = "executions"
+
+    exec_id: str  # ends in .01; a correction repeats the rest and ends in .02
+    order_ref: str
+    agent: str
+    symbol: str
+    leg: str
+    shares: float  # signed
+    price: float
+    commission: float  # account currency; NaN: not told yet, then a second row has it
+    executed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level(Row):
+    """The price of a stop or target that was placed as an order."""
+
+    TABLE: ClassVar[str] = "levels"
+
+    order_ref: str
+    price: float  # account currency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Equity(Row):
     """The sleeve's books at a close."""
 

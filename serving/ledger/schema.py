@@ -84,7 +84,17 @@ _SECOND = (
             SELECT 3, id, session, agent, bar_time, kind, detail, recorded_at FROM risk_events)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+# What a broker across a network told, as it told it: fills are what the books made of it.
+_THIRD = (
+    f"""CREATE TABLE executions ({_KEYS}, exec_id TEXT NOT NULL, order_ref TEXT NOT NULL,
+        agent TEXT NOT NULL, symbol TEXT NOT NULL, leg TEXT NOT NULL, shares REAL NOT NULL,
+        price REAL NOT NULL, commission REAL, executed_at TEXT NOT NULL, {_WHEN}) STRICT""",
+    "CREATE UNIQUE INDEX executions_once ON executions (exec_id, coalesce(commission, 'open'))",
+    f"""CREATE TABLE levels ({_KEYS}, order_ref TEXT NOT NULL UNIQUE, price REAL NOT NULL,
+        {_WHEN}) STRICT""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAY_CHANGE = frozenset({"snapshots"})
 

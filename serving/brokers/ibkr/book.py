@@ -1,0 +1,274 @@
+"""The order book: what we asked for, what IBKR told of it, and what the sleeves have booked.
+
+Owns the fate of every order. Words that are said once and in no order (statuses, warnings, errors)
+only raise doubt; a fate is decided by complete answers: all open orders, completed orders and
+executions of the day. Shares are counted from executions alone, the newest correction of each
+(``execId`` ending .02 replaces .01). Knows neither sockets nor the ledger.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from serving.brokers.port import WORKING, Execution, Report, Status, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An order as IBKR shows it."""
+
+    order_ref: str
+    perm_id: int
+    order_id: int
+    client_id: int
+    symbol: str
+    text: str  # for people: BUY 100 AAPL LMT
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An execution as IBKR tells it."""
+
+    exec_id: str
+    order_ref: str
+    symbol: str
+    shares: float  # signed
+    price: float
+    commission: float  # account currency; NaN: not told yet
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All IBKR knows at one moment."""
+
+    open_orders: tuple[Seen, ...]
+    completed: tuple[Seen, ...]
+    executions: tuple[Told, ...]
+    positions: dict[str, float]  # shares of the account by symbol
+
+
+def base_of(exec_id: str) -> str:
+    """Return what an execution has in common with its corrections and our own bookings of it."""
+    return exec_id.partition("/")[0].rsplit(".", 1)[0]
+
+
+def _number(exec_id: str) -> int:
+    digits = exec_id.partition("/")[0].rsplit(".", 1)[-1]
+    return int(digits) if digits.isdecimal() else 0
+
+
+@dataclass(slots=True)
+class _Booked:
+    """What the sleeve's books already hold of one execution."""
+
+    last: Execution  # the newest that brought shares
+    commission: float = 0.0
+
+
+@dataclass(slots=True)
+class OrderBook:
+    """Not thread-safe: its owner locks."""
+
+    tickets: dict[str, Ticket] = field(default_factory=dict)  # by order_ref
+    open: dict[str, Seen] = field(default_factory=dict)  # by order_ref, at the newest answer
+    afloat: set[str] = field(default_factory=set)  # sent, not yet in any answer
+    known: set[str] = field(default_factory=set)  # IBKR had them once
+    told: dict[str, Execution] = field(default_factory=dict)  # by base
+    foreign: dict[str, float] = field(default_factory=dict)  # shares nobody here bought
+    held: dict[tuple[str, str], float] = field(default_factory=dict)  # by agent and symbol, booked
+    suspected: dict[str, float] = field(default_factory=dict)  # the same, at the newest answer
+    strangers: set[int] = field(default_factory=set)  # permIds of orders nobody here sent
+    _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
+    _reported: dict[str, Report] = field(default_factory=dict)
+    _news: dict[str, Execution] = field(default_factory=dict)  # by execId
+
+    # -- from the ledger
+
+    def remember(self, told: Iterable[Execution], booked: Iterable[Execution]) -> None:
+        for execution in told:
+            self._take(execution)
+        for execution in booked:
+            self.mark_booked(execution)
+            if execution.shares and "/" not in execution.exec_id:
+                self._take(execution)
+        self._news.clear()
+
+    def restore(self, ticket: Ticket, report: Report | None) -> None:
+        self.tickets[ticket.order_ref] = ticket
+        if report:
+            self.known.add(ticket.order_ref)
+            self._reported[ticket.order_ref] = report
+
+    # -- from IBKR
+
+    def hear(self, answer: Answer) -> list[tuple[str, str]]:
+        """Take a complete answer; return what is out of the ordinary."""
+        events = []
+        self.open = {seen.order_ref: seen for seen in answer.open_orders if self.ours(seen)}
+        self.afloat.clear()
+        self.known.update(self.open)
+        self.known.update(seen.order_ref for seen in answer.completed if self.ours(seen))
+        for told in answer.executions:
+            self.execute(told)
+        for seen in answer.open_orders:
+            if not self.ours(seen) and seen.perm_id not in self.strangers:
+                self.strangers.add(seen.perm_id)
+                events.append(("foreign order", f"{seen.text}: not ours, left alone"))
+        return events + self._compare(answer.positions)
+
+    def execute(self, told: Told) -> None:
+        """Take one execution, or a correction of one; hearing it again changes nothing."""
+        ticket = self.tickets.get(told.order_ref)
+        if ticket is None:
+            return
+        self.known.add(told.order_ref)
+        self._take(
+            Execution(
+                exec_id=told.exec_id,
+                order_ref=told.order_ref,
+                agent=ticket.agent,
+                symbol=ticket.symbol,
+                leg=ticket.leg,
+                shares=told.shares,
+                price=told.price,
+                commission=told.commission,
+                slippage=0.0,
+                time=told.time,
+            )
+        )
+
+    def ours(self, seen: Seen) -> bool:
+        return seen.order_ref in self.tickets
+
+    def _take(self, execution: Execution) -> None:
+        base = base_of(execution.exec_id)
+        known = self.told.get(base)
+        if known and _number(execution.exec_id) < _number(known.exec_id):
+            return
+        if known and known.exec_id == execution.exec_id and not math.isnan(known.commission):
+            return
+        if known and math.isnan(execution.commission) and known.exec_id == execution.exec_id:
+            return
+        self.told[base] = execution
+        self._news[execution.exec_id] = execution
+
+    def _compare(self, positions: dict[str, float]) -> list[tuple[str, str]]:
+        """Hold the account against our own shares; what is beyond them is not ours."""
+        own: dict[str, float] = {ticket.symbol: 0.0 for ticket in self.tickets.values()}
+        for (_, symbol), shares in self.held.items():
+            own[symbol] = own.get(symbol, 0.0) + shares
+        for agent in {ticket.agent for ticket in self.tickets.values()}:
+            for execution in self.unbooked(agent):
+                own[execution.symbol] += execution.shares
+        events = []
+        for symbol in positions | own:
+            beyond = positions.get(symbol, 0.0) - own.get(symbol, 0.0)
+            # A fill may lie between two of the answers: only what stays is worth a word.
+            stays = self.suspected.get(symbol) == beyond
+            self.suspected[symbol] = beyond
+            if stays and beyond != self.foreign.get(symbol, 0.0):
+                self.foreign[symbol] = beyond
+                text = f"{symbol}: {beyond:+,.0f} shares on the account that no sleeve holds"
+                events.append(("foreign position", f"{text}; left alone"))
+        return events
+
+    # -- asked
+
+    def filled(self, order_ref: str) -> float:
+        return sum(one.shares for one in self.told.values() if one.order_ref == order_ref)
+
+    def report(self, order_ref: str) -> Report:
+        """Return the newest word on an order of ours that IBKR knows or was just sent."""
+        ticket, seen = self.tickets[order_ref], self.open.get(order_ref)
+        filled = self.filled(order_ref)
+        left = ticket.shares - filled
+        if filled and left * ticket.shares <= 0.0:
+            status, left = "filled", 0.0
+        elif seen or order_ref in self.afloat:
+            status = "partial" if filled else "submitted"
+        else:
+            status, left = "cancelled", 0.0
+        word: Status = status  # type: ignore[assignment]
+        return Report(order_ref, word, filled, left, str(seen.perm_id) if seen else "")
+
+    def working(self, agent: str, leg: str | None = None) -> list[Report]:
+        found = []
+        for order_ref in {*self.open, *self.afloat}:
+            ticket = self.tickets.get(order_ref)
+            if ticket and ticket.agent == agent and leg in (None, ticket.leg):
+                report = self.report(order_ref)
+                if report.status in WORKING:
+                    found.append(report)
+        return found
+
+    def changed(self, agent: str) -> list[Report]:
+        """Return the orders of an agent with news since this was asked last."""
+        fresh = []
+        for order_ref in sorted(self.known):
+            ticket = self.tickets.get(order_ref)
+            if ticket is None or ticket.agent != agent:
+                continue
+            report = self.report(order_ref)
+            if not same(report, self._reported.get(order_ref)):
+                self._reported[order_ref] = report
+                fresh.append(report)
+        return fresh
+
+    def note(self, report: Report) -> Report:
+        self._reported[report.order_ref] = report
+        return report
+
+    def take_news(self) -> tuple[Execution, ...]:
+        news = tuple(self._news.values())
+        self._news.clear()
+        return news
+
+    # -- booking
+
+    def unbooked(self, agent: str) -> list[Execution]:
+        """Return what the agent's books lack: fills, corrections as two rows, late fees."""
+        found: list[Execution] = []
+        mine = [one for one in self.told.values() if one.agent == agent]
+        for execution in sorted(mine, key=lambda one: (one.time, one.exec_id)):
+            found += self._difference(execution, self._booked.get(base_of(execution.exec_id)))
+        return found
+
+    def _difference(self, told: Execution, booked: _Booked | None) -> list[Execution]:
+        fee = 0.0 if math.isnan(told.commission) else told.commission
+        if booked is None:
+            return [replace(told, commission=fee)]
+        last = booked.last
+        if (last.shares, last.price) != (told.shares, told.price):
+            back = replace(
+                last,
+                exec_id=f"{last.exec_id}/back",
+                shares=-last.shares,
+                commission=-booked.commission,
+                leg="entry",
+            )
+            return [back, replace(told, commission=fee)]
+        if fee != booked.commission and not math.isnan(told.commission):
+            late = f"{told.exec_id}/fee"
+            return [replace(told, exec_id=late, shares=0.0, commission=fee - booked.commission)]
+        return []
+
+    def mark_booked(self, execution: Execution) -> None:
+        base = base_of(execution.exec_id)
+        known = self._booked.get(base)
+        if execution.exec_id.endswith("/back"):
+            self._booked.pop(base, None)
+        elif known is None or execution.shares:
+            self._booked[base] = _Booked(execution, execution.commission)
+        else:
+            known.commission += execution.commission
+
+
+def same(one: Report, other: Report | None) -> bool:
+    """Tell whether two reports say the same of an order."""
+    return other is not None and (one.status, one.filled, one.remaining) == (
+        other.status,
+        other.filled,
+        other.remaining,
+    )

@@ -1,0 +1,346 @@
+"""The IBKR broker: tickets out, executions in, and the fate of every order established.
+
+Owns the order of questions: after anything doubtful it asks for all open orders, the completed
+ones, the day's executions and the positions, and acts only on that answer. An order that is not
+confirmed in time is asked for; one that is in no answer is cancelled and asked for again before
+anything else may be sent. Between two threads: the worker's, which calls, and the link's, which
+hears.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from ib_async import IB, Contract
+from ib_async.wrapper import RequestError
+
+from core.accounts import State
+from core.bars import Bar
+from core.errors import BrokerError, BrokerUnavailable, NotAllowed
+from core.risk import Rules
+from serving import booking
+from serving.brokers.ibkr import wire
+from serving.brokers.ibkr.access import Access
+from serving.brokers.ibkr.book import OrderBook
+from serving.brokers.ibkr.link import Link, Pace
+from serving.brokers.port import WORKING, Execution, News, Position, Report, Settled, Ticket
+
+ACCOUNT_ZONE = ZoneInfo("US/Eastern")  # executions are kept for its day
+CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
+
+
+class IbkrBroker:
+    """Implements ``serving.brokers.port.RemoteBroker``; stocks in US dollars."""
+
+    name = "ibkr"
+    remote = True
+
+    def __init__(
+        self,
+        access: Access,
+        pace: Pace | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        too_late: Callable[[Ticket, datetime], str] = lambda ticket, now: "",
+    ) -> None:
+        """``too_late`` says why an order must not be sent any more, or nothing."""
+        self._link = Link(access, self, pace)
+        self._now = now
+        self._too_late = too_late
+        self._access = access
+        self._account = ""
+        self._book = OrderBook()
+        self._lock = threading.Lock()  # of the book; never held while waiting
+        self._one_at_a_time = asyncio.Lock()  # overlapping requests of one kind lose the first
+        self._ready = threading.Event()  # linked, and everything has been asked
+        self._said = threading.Event()
+        self._doubt = False
+        self._changed = asyncio.Event()
+        self._refusals: dict[int, str] = {}  # by orderId of this connection
+        self._contracts: dict[str, Contract] = {}
+        self._events: list[tuple[str, str]] = []
+        self._sent_on: dict[str, str] = {}  # day in the account's zone, by order_ref
+
+    # -- the life of the link
+
+    def begin(self) -> None:
+        """Connect; wait for the first answer, but trade without it when it comes later.
+
+        Raises ``NotAllowed`` when account and mode do not fit.
+        """
+        self._link.start()
+        pace = self._link.pace
+        self._ready.wait(pace.connect + pace.patience)
+        if self._link.refused:
+            raise NotAllowed(str(self._link.refused))
+
+    def close(self) -> None:
+        self._link.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether orders can be sent."""
+        return self._ready.is_set()
+
+    async def came_up(self, ib: IB) -> None:
+        self._account = self._access.agrees_with(ib.managedAccounts())
+        self._contracts.clear()
+        self._refusals.clear()
+        await self._ask_all(ib)
+        self._ready.set()
+        self._said.set()
+
+    def went_down(self) -> None:
+        self._ready.clear()
+        self._changed.set()
+
+    def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
+        """Take executions at once; let any word on an order be checked by asking."""
+        with self._lock:
+            for fill in ib.fills():
+                self._book.execute(wire.told_of(fill))
+        if code:
+            self._refusals[order_id] = f"{code}: {text}"
+        self._changed.set()
+        self._said.set()
+        if order_id and self._ready.is_set() and not self._doubt:
+            self._doubt = True
+            self._link.schedule(self._ask_all(ib))
+
+    def tell(self, kind: str, detail: str) -> None:
+        with self._lock:
+            self._events.append((kind, detail))
+        self._said.set()
+
+    async def _ask_all(self, ib: IB) -> None:
+        """Establish what IBKR knows."""
+        async with self._one_at_a_time:
+            await self._ask(ib)
+
+    async def _ask(self, ib: IB) -> None:
+        self._doubt = False
+        for _ in range(4):
+            await self._link.paced()
+        open_orders = await self._link.within(ib.reqAllOpenOrdersAsync())
+        completed = await self._link.within(ib.reqCompletedOrdersAsync(False))
+        fills = await self._link.within(ib.reqExecutionsAsync())
+        positions = await self._link.within(ib.reqPositionsAsync())
+        answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
+        with self._lock:
+            self._events += self._book.hear(answer)
+
+    def ask(self) -> None:
+        """Ask IBKR for all it knows; ``BrokerUnavailable`` without an answer."""
+        self._link.call(self._ask_all, 5.0 * self._link.pace.patience)
+
+    # -- orders
+
+    def place(self, ticket: Ticket) -> Report:
+        """Send an order and wait until IBKR has it; known ones are not sent again.
+
+        Raises ``BrokerUnavailable`` when it is not known whether the order arrived.
+        """
+        ref = ticket.order_ref
+        with self._lock:
+            self._book.tickets[ref] = ticket
+            if ref in self._book.known or ref in self._book.afloat:
+                return self._book.note(self._book.report(ref))
+        if not self._ready.is_set():
+            raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
+        if reason := self._too_late(ticket, self._now()):
+            self.tell("order too late", f"{ref}: {reason}")
+            return Report(ref, "cancelled", 0.0, 0.0, "")
+        self._sent_on[ref] = self._day()
+        self._link.call(lambda ib: self._place(ib, ticket), 5.0 * self._link.pace.patience)
+        with self._lock:
+            return self._book.note(self._book.report(ref))
+
+    async def _place(self, ib: IB, ticket: Ticket) -> None:
+        ref = ticket.order_ref
+        async with self._one_at_a_time:
+            contract = await self._contract(ib, ticket.symbol)
+            order = wire.order_of(ticket, self._account, ib.client.getReqId())
+            await self._link.paced()
+            with self._lock:
+                self._book.afloat.add(ref)
+            trade = ib.placeOrder(contract, order)
+
+            def confirmed() -> bool:
+                return trade.orderStatus.status in CONFIRMED and bool(trade.order.permId)
+
+            await self._until(lambda: confirmed() or order.orderId in self._refusals)
+            await self._ask(ib)
+            refusal = self._refusals.get(order.orderId, "")
+            with self._lock:
+                there = ref in self._book.known
+            if not there:  # it must not come to life later
+                await self._link.paced()
+                ib.cancelOrder(order)
+                await self._until(lambda: order.orderId in self._refusals)
+                await self._ask(ib)
+            with self._lock:
+                gone = ref not in self._book.open and not self._book.filled(ref)
+                self._book.known.add(ref)
+        if gone:
+            self.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
+
+    def cancel(self, order_ref: str) -> Report:
+        """Cancel what still works of an order; raises ``BrokerUnavailable`` until that is sure."""
+        with self._lock:
+            seen = self._book.open.get(order_ref)
+            if order_ref not in self._book.tickets:
+                raise BrokerError(f"{order_ref}: no such order of ours")
+            known = self._book.report(order_ref)
+        if not self._ready.is_set():
+            raise BrokerUnavailable(f"{order_ref}: not cancelled, there is no link to IBKR")
+        if known.status not in WORKING:
+            return known
+        if seen and seen.client_id != self._access.client_id:
+            raise BrokerUnavailable(
+                f"{order_ref}: placed by client {seen.client_id}, which alone may cancel it; set "
+                f"IB_CLIENT_ID={seen.client_id} or cancel it in TWS"
+            )
+        self._link.call(lambda ib: self._cancel(ib, order_ref), 5.0 * self._link.pace.patience)
+        with self._lock:
+            report = self._book.note(self._book.report(order_ref))
+        if report.status in WORKING:
+            raise BrokerUnavailable(f"{order_ref}: IBKR did not confirm the cancel; still working")
+        return report
+
+    async def _cancel(self, ib: IB, order_ref: str) -> None:
+        async with self._one_at_a_time:
+            await self._ask(ib)
+            seen = self._book.open.get(order_ref)
+            if seen is None:
+                return
+            order = next(t.order for t in ib.trades() if t.order.permId == seen.perm_id)
+            self._refusals.pop(order.orderId, None)
+            await self._link.paced()
+            ib.cancelOrder(order)
+            await self._until(lambda: order.orderId in self._refusals)
+            await self._ask(ib)
+
+    def fate(self, ticket: Ticket) -> Report | None:
+        ref = ticket.order_ref
+        with self._lock:
+            self._book.tickets[ref] = ticket
+        if not self._ready.is_set():
+            raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
+        self.ask()
+        with self._lock:
+            if ref in self._book.known or self._book.filled(ref):
+                return self._book.note(self._book.report(ref))
+            beyond = self._book.suspected.get(ticket.symbol, 0.0)
+        forgotten = self._sent_on.get(ref) != self._day()
+        if forgotten and 0.0 < beyond * ticket.shares <= ticket.shares * ticket.shares:
+            raise BrokerError(
+                f"{ref}: IBKR has no word of it, but the account holds {beyond:+,.0f} "
+                f"{ticket.symbol} that no sleeve holds; it may have filled on a day whose "
+                "executions IBKR no longer tells. Compare with the statement, then begin a new "
+                "session"
+            )
+        return None
+
+    # -- asked by the worker
+
+    def settle(self, agent: str, state: State, bar: Bar, rules: Rules, time: datetime) -> Settled:
+        """Book what was executed since the last close."""
+        with self._lock:
+            booked = [_at(one, time) for one in self._book.unbooked(agent)]
+            reports = self._book.changed(agent)
+            left = sum(report.remaining for report in self._book.working(agent, "entry"))
+            after = booking.settle(state, bar, booked, rules)
+            for execution in booked:
+                self._book.mark_booked(execution)
+            for symbol in {ticket.symbol for ticket in self._tickets(agent)}:
+                self._book.held[agent, symbol] = float(after.shares[0, 0])
+        if not bool(after.halted[0]):
+            after = after.but(pending_shares=left)
+        return Settled(after, tuple(booked), tuple(reports))
+
+    def replay(self, state: State, bar: Bar, rules: Rules, booked: Sequence[Execution]) -> State:
+        return booking.settle(state, bar, booked, rules)
+
+    def preview(self, agent: str, state: State, rules: Rules) -> State:
+        with self._lock:
+            return booking.book(state, self._book.unbooked(agent), rules)
+
+    def wait_for_news(self, seconds: float) -> bool:
+        """Wait until something is said, or for so long; return whether it was."""
+        return self._said.wait(seconds)
+
+    def news(self) -> News:
+        self._said.clear()
+        with self._lock:
+            events, self._events = tuple(self._events), []
+            return News(self._book.take_news(), events)
+
+    def restore(self, working: Sequence[tuple[Ticket, Report]], entries: Sequence[Ticket]) -> None:
+        with self._lock:
+            for ticket, report in working:
+                self._book.restore(ticket, report)
+            for ticket in entries:
+                self._book.restore(ticket, None)
+
+    def remember(
+        self,
+        told: Sequence[Execution],
+        booked: Sequence[Execution],
+        held: Mapping[tuple[str, str], float],
+    ) -> None:
+        with self._lock:
+            self._book.remember(told, booked)
+            self._book.held.update(held)
+
+    def open_orders(self) -> tuple[Report, ...]:
+        with self._lock:
+            known = (self._book.report(ref) for ref in self._book.open)
+            return tuple(report for report in known if report.status in WORKING)
+
+    def executions(self, since: datetime | None = None) -> tuple[Execution, ...]:
+        with self._lock:
+            told = tuple(self._book.told.values())
+        return tuple(one for one in told if since is None or one.time >= since)
+
+    def positions(self) -> tuple[Position, ...]:
+        with self._lock:
+            held = dict(self._book.held)
+        return tuple(Position(agent, symbol, n) for (agent, symbol), n in held.items() if n)
+
+    # -- inside
+
+    def _tickets(self, agent: str) -> list[Ticket]:
+        return [ticket for ticket in self._book.tickets.values() if ticket.agent == agent]
+
+    def _day(self) -> str:
+        return f"{self._now().astimezone(ACCOUNT_ZONE):%Y-%m-%d}"
+
+    async def _contract(self, ib: IB, symbol: str) -> Contract:
+        if symbol not in self._contracts:
+            await self._link.paced()
+            try:
+                found = await self._link.within(ib.qualifyContractsAsync(wire.stock(symbol)))
+            except RequestError:
+                found = []
+            contract = found[0] if found else None
+            if not isinstance(contract, Contract) or not contract.conId:
+                raise BrokerError(f"{symbol}: IBKR knows no US stock or ETF of that name")
+            self._contracts[symbol] = contract
+        return self._contracts[symbol]
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, looking after every word of IBKR, as long as patience lasts."""
+        deadline = asyncio.get_running_loop().time() + self._link.pace.patience
+        while not condition() and self._ready.is_set():
+            self._changed.clear()
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return
+
+
+def _at(execution: Execution, time: datetime) -> Execution:
+    return replace(execution, time=time)

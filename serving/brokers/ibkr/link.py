@@ -1,0 +1,222 @@
+"""The link: one thread that keeps a connection to TWS or IB Gateway, and knows when it has none.
+
+Owns ``ib_async``'s event loop, connecting, the heartbeat and the pace of requests. Every connection
+is a new ``IB``: what an old one knew froze when it broke. Nothing awaited here lacks a time-out,
+and no handler blocks. What a connection is used for is its owner's (``Owner``); it knows no orders.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from ib_async import IB, StartupFetch
+from ib_async.wrapper import RequestError
+
+from core.errors import BrokerError, BrokerUnavailable, NotAllowed
+from serving.brokers.ibkr.access import Access
+
+Answer = TypeVar("Answer")
+CUT_OFF = {1100, 2110}  # the gateway lost IBKR; our socket to it lives on
+RESTORED = {1101, 1102}  # 1101: subscriptions are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of everything that waits; the defaults tell of a lost link within 15 s."""
+
+    retry: float = 10.0  # between attempts to connect
+    heartbeat: float = 10.0  # between questions for the time
+    patience: float = 5.0  # for one answer
+    connect: float = 15.0  # for a connection to come up
+    remind: float = 60.0  # between alerts while there is no link
+    messages_per_second: int = 40  # IBKR takes 50, ib_async holds back past 45
+
+
+class Owner(Protocol):
+    """Who uses the link; all of it is called in the link's thread."""
+
+    async def came_up(self, ib: IB) -> None:
+        """Take up everything anew; what raises here breaks the connection."""
+
+    def went_down(self) -> None:
+        """Stop relying on anything."""
+
+    def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
+        """Note that something was said: about an order, or (0) a fill or a fee."""
+
+    def tell(self, kind: str, detail: str) -> None:
+        """Take an event for ledger and alerts."""
+
+
+class Link:
+    """Keeps connecting until closed."""
+
+    def __init__(self, access: Access, owner: Owner, pace: Pace | None = None) -> None:
+        self._access = access
+        self._owner = owner
+        self.pace = pace or Pace()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="ibkr", daemon=True)
+        self._ib: IB | None = None
+        self._closing = False
+        self._lost: asyncio.Event | None = None
+        self._sent: deque[float] = deque()
+        self._told_at: float | None = None
+        self._reason = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused: NotAllowed | None = None  # why no attempt will ever be made again
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; hangs at most as long as a connection takes to come up."""
+        if self._thread.is_alive():
+            self._closing = True
+            self._loop.call_soon_threadsafe(self._break, "closed")
+            self._thread.join(self.pace.connect + self.pace.patience)
+
+    def call(self, ask: Callable[[IB], Awaitable[Answer]], seconds: float) -> Answer:
+        """Run something in the link's thread from another; ``BrokerUnavailable`` without answer."""
+
+        async def asking() -> Answer:
+            if self._ib is None:
+                raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'not connected yet'})")
+            return await asyncio.wait_for(ask(self._ib), seconds)
+
+        future = asyncio.run_coroutine_threadsafe(asking(), self._loop)
+        try:
+            return future.result(seconds + 1.0)
+        except (TimeoutError, ConnectionError, RequestError) as error:
+            future.cancel()
+            raise BrokerUnavailable(
+                f"IBKR: no answer within {seconds:g} s ({type(error).__name__}: {error})"
+            ) from error
+
+    async def within(self, awaited: Awaitable[Answer]) -> Answer:
+        """Await an answer, but not for ever."""
+        return await asyncio.wait_for(awaited, self.pace.patience)
+
+    async def paced(self) -> None:
+        """Wait for room among the messages of this second: what queues in the client gets lost."""
+        while len(self._sent) >= self.pace.messages_per_second:
+            oldest = self._sent[0]
+            if self._loop.time() - oldest >= 1.0:
+                self._sent.popleft()
+            else:
+                await asyncio.sleep(1.0 - (self._loop.time() - oldest))
+        self._sent.append(self._loop.time())
+
+    def schedule(self, work: Awaitable[None]) -> None:
+        """Run something in the loop; an error in it breaks the connection."""
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (TimeoutError, ConnectionError, RequestError, BrokerError) as error:
+            self._break(f"{type(error).__name__}: {error}")
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        for name in ("ib_async.ib", "ib_async.wrapper", "ib_async.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we tell it in our own words
+        self._loop.run_until_complete(self._live())
+        self._loop.close()
+
+    async def _live(self) -> None:
+        while not self._closing and self.refused is None:
+            self._lost, self._reason = asyncio.Event(), ""
+            ib = IB()
+            self._listen(ib)
+            try:
+                await asyncio.wait_for(self._connect(ib), self.pace.connect)
+                await self._beat(ib)
+            except NotAllowed as error:
+                self.refused, self._reason = error, str(error)
+            except (OSError, TimeoutError, RequestError, BrokerError) as error:
+                self._reason = self._reason or f"{type(error).__name__}: {error}".rstrip(": ")
+            finally:
+                self._ib = None
+                self._owner.went_down()
+                self._tasks.clear()
+                ib.disconnect()
+            if not self._closing:
+                self._tell_down()
+                await self._pause(self.pace.retry)
+
+    async def _connect(self, ib: IB) -> None:
+        await ib.connectAsync(
+            self._access.host,
+            self._access.port,
+            clientId=self._access.client_id,
+            timeout=self.pace.patience,
+            raiseSyncErrors=True,
+            fetchFields=StartupFetch.ORDERS_OPEN,
+        )
+        ib.client.MaxRequests = 0  # the pace is ours: nothing may queue unseen
+        self._access.agrees_with(ib.managedAccounts())
+        await self._owner.came_up(ib)
+        self._ib = ib
+        self._told_at = None
+        self._owner.tell("link up", f"{self._access.host}:{self._access.port}")
+
+    async def _beat(self, ib: IB) -> None:
+        """Ask for the time again and again: a frozen gateway looks connected."""
+        assert self._lost is not None
+        while not self._lost.is_set():
+            try:
+                await asyncio.wait_for(self._lost.wait(), self.pace.heartbeat)
+            except TimeoutError:
+                try:
+                    await self.within(ib.reqCurrentTimeAsync())
+                except TimeoutError:
+                    self._break(f"no answer to the time within {self.pace.patience:g} s: frozen")
+
+    def _listen(self, ib: IB) -> None:
+        ib.RaiseRequestErrors = True
+        ib.disconnectedEvent += lambda: self._break("connection lost")
+        ib.errorEvent += lambda order_id, code, text, _: self._error(ib, order_id, code, text)
+        ib.orderStatusEvent += lambda trade: self._owner.heard(ib, trade.order.orderId, 0, "")
+        ib.execDetailsEvent += lambda *_: self._owner.heard(ib, 0, 0, "")
+        ib.commissionReportEvent += lambda *_: self._owner.heard(ib, 0, 0, "")
+
+    def _error(self, ib: IB, order_id: int, code: int, text: str) -> None:
+        if code in CUT_OFF:
+            self._owner.went_down()
+            self._reason = f"{code}: {text}"
+            self._tell_down()
+        elif code in RESTORED and self._ib is not None:
+            self.schedule(self._restored(ib, code))
+        elif code == 1300 or code == 326:
+            self._break(f"{code}: {text}")
+        elif order_id > 0:
+            self._owner.heard(ib, order_id, code, text)
+
+    async def _restored(self, ib: IB, code: int) -> None:
+        await self._owner.came_up(ib)
+        self._told_at = None
+        self._owner.tell("link up", f"IBKR is back ({code})")
+
+    def _break(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        if self._lost is not None:
+            self._lost.set()
+
+    def _tell_down(self) -> None:
+        now = self._loop.time()
+        if self._told_at is None or now - self._told_at >= self.pace.remind:
+            self._told_at = now
+            self._owner.tell("link down", self._reason or "connection lost")
+
+    async def _pause(self, seconds: float) -> None:
+        self._lost = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._lost.wait(), seconds)
