@@ -119,6 +119,14 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     _agent(backtest)
     backtest.add_argument("--version", help="a version or an alias; default: Production")
 
+    compare = verb(
+        "compare",
+        "put versions side by side, with the baselines, on bars that none was trained on",
+        "ratchet compare aapl 1 2 3",
+    )
+    _agent(compare)
+    compare.add_argument("versions", nargs="+", metavar="VERSION", help="two or more")
+
     promote = verb(
         "promote",
         "make a version Production: by its gate report, or overridden by a named person",

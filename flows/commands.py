@@ -93,6 +93,22 @@ def backtest(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(home: Home, options: argparse.Namespace) -> int:
+    params = _params(home)
+    params.agent(options.agent)
+    numbers = [_version(text) for text in options.versions]
+    from pipelines import compare as stage
+
+    done = stage.run(home, params, options.agent, numbers, now=_now())
+    for name, measures in done.contenders.items():
+        print(
+            f"{name:<24} return {measures['total_return']:+8.1%}  Sharpe {measures['sharpe']:6.2f}"
+            f"  max drawdown {measures['max_drawdown']:6.1%}  trades {measures['trades']:5.0f}"
+        )
+    print(f"{done.bars} bars, {done.first:%Y-%m-%d} to {done.last:%Y-%m-%d}: {done.report}")
+    return 0
+
+
 def promote(home: Home, options: argparse.Namespace) -> int:
     from registry import promotion
 

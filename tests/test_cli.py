@@ -17,7 +17,7 @@ from flows import cli, commands
 from registry import history
 
 VERBS = (
-    "demo ingest retrain backtest promote register rollback whatwas audit parity explain "
+    "demo ingest retrain backtest compare promote register rollback whatwas audit parity explain "
     "serve ledger status up doctor"
 )
 

@@ -14,7 +14,7 @@ from core.errors import ConfigError, DataError, FutureLeak
 from core.home import Home
 from core.progress import Progress
 from core.settings import Params
-from pipelines import featurize, retrain
+from pipelines import compare, featurize, retrain
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.retrain import Retrained
 from registry import attempts, models, promotion
@@ -241,3 +241,20 @@ def test_a_feature_that_knows_the_future_ends_a_retraining_before_its_study(worl
     finally:
         featurize.run(world.home, world.params, "PLANTED")
     assert len(trials_ever(world.home, "planted")) == before
+
+
+def test_versions_stand_side_by_side_on_bars_that_none_was_trained_on(world: World) -> None:
+    numbers = [1, world.first.version, world.second.version]
+    now = NOW + timedelta(days=8)
+    done = compare.run(world.home, world.params, "planted", numbers, now=now)
+    assert [name.split(" (")[0] for name in done.contenders][:3] == [
+        f"version {number}" for number in numbers
+    ]
+    assert {"flat", "buy_and_hold", "random"} <= set(done.contenders)
+    trained = world.bundle(world.second).card.train_last
+    assert trained is not None
+    assert done.first > datetime.fromisoformat(trained[:19]).replace(tzinfo=UTC)
+    page = done.report.read_text(encoding="utf-8")
+    assert all(name in page for name in done.contenders)
+    with pytest.raises(ConfigError, match="compare needs two versions or more"):
+        compare.run(world.home, world.params, "planted", [1, 1], now=now)
