@@ -221,6 +221,14 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         help="speed of the replay; 0 is as fast as possible; default: paper.bars_per_second",
     )
 
+    for name, does in (
+        ("pause", "let an agent hold what it has"),
+        ("resume", "let it trade again"),
+    ):
+        steer = verb(name, f"{does}, while `serve --processes` runs", f"ratchet {name} aapl")
+        _agent(steer)
+        steer.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
+
     ledger = verb(
         "ledger",
         "print what the worker decided, ordered and filled",

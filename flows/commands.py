@@ -203,6 +203,17 @@ def serve(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def pause(home: Home, options: argparse.Namespace) -> int:
+    from serving.steering import steer
+
+    _params(home).agent(options.agent)
+    print(steer(home, options.verb, options.agent, options.by or getpass.getuser()))
+    return 0
+
+
+resume = pause
+
+
 def ledger(home: Home, options: argparse.Namespace) -> int:
     from serving.ledger.printing import as_json, as_table
     from serving.ledger.reader import read

@@ -113,13 +113,7 @@ class Line:
 
     def request(self, content: Mapping[str, Any], seconds: float = REQUEST_SECONDS) -> Any:
         """Ask the gateway; raise ``ServiceUnavailable`` when it does not answer in time."""
-        with self._context.socket(zmq.REQ) as socket:
-            socket.linger = 0
-            socket.connect(self._addresses["requests"])
-            socket.send(encode(content))
-            if not socket.poll(int(1e3 * seconds)):
-                raise ServiceUnavailable(f"the gateway gave no answer within {seconds:g} s")
-            return json.loads(socket.recv())
+        return ask_gateway(self._addresses["requests"], content, seconds)
 
     def wait(self, seconds: float) -> None:
         """Wait until bars or feedback are there, or the time is over."""
@@ -139,3 +133,14 @@ class Line:
         for socket in (self.bars, self.feedback, self._signals):
             socket.close()
         self._context.term()
+
+
+def ask_gateway(address: str, content: Mapping[str, Any], seconds: float) -> Any:
+    """Send one request and return the reply; raise ``ServiceUnavailable`` when none comes."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.connect(address)
+        socket.send(encode(content))
+        if not socket.poll(int(1e3 * seconds)):
+            raise ServiceUnavailable(f"the gateway gave no answer within {seconds:g} s")
+        return json.loads(socket.recv())

@@ -17,6 +17,7 @@ from serving.closing import Close
 from serving.history import FeedBar, History
 
 Note = Callable[[str, str, str], None]  # agent, kind, detail: an event for the ledger
+Steer = Callable[[str, bool, str], None]  # agent, pause (or resume) it, by whom
 
 
 class Trader(Protocol):
@@ -52,7 +53,7 @@ class Desk(Protocol):
     ) -> Trader:
         """Return who decides from now on; raise ``SpecMismatch`` as ``TradingAgent`` does."""
 
-    def begin(self, traders: Mapping[str, Trader], note: Note) -> None:
+    def begin(self, traders: Mapping[str, Trader], note: Note, steer: Steer) -> None:
         """Get ready; called once, after every sleeve is open and before the first bar."""
 
     def bars(self, bars: Sequence[FeedBar]) -> None:
@@ -82,7 +83,7 @@ class LocalDesk:
     ) -> Trader:
         return TradingAgent(name, version, bundle, signal, traded, vix)
 
-    def begin(self, traders: Mapping[str, Trader], note: Note) -> None:
+    def begin(self, traders: Mapping[str, Trader], note: Note, steer: Steer) -> None:
         """Nothing to start."""
 
     def bars(self, bars: Sequence[FeedBar]) -> None:

@@ -32,9 +32,10 @@ from serving.agent import Answer
 from serving.briefing import of_bars, of_history, of_series
 from serving.bus import Hub
 from serving.closing import Close
-from serving.deciding import Note, Trader
+from serving.deciding import Note, Steer, Trader
 from serving.history import FeedBar, History
 from serving.signals import NONSENSE, Ask, Signal, account_of, encode
+from serving.steering import announce, withdraw
 
 COMMAND = (sys.executable, "-m", "serving.agent_process")
 SLICE_SECONDS = 0.05  # between two looks whether the process asked still lives
@@ -117,6 +118,8 @@ class Gateway:
         self._members: dict[str, Member] = {}
         self._traders: dict[str, RemoteTrader] = {}
         self._note: Note = lambda agent, kind, detail: None
+        self._steer: Steer = lambda agent, paused, by: None
+        self._secret = secrets.token_hex(16)
         self._ended = False
 
     @property
@@ -150,9 +153,9 @@ class Gateway:
         self._hub.publish("feedback", f"{name} ", encode(model))
         return trader
 
-    def begin(self, traders: Mapping[str, Trader], note: Note) -> None:
+    def begin(self, traders: Mapping[str, Trader], note: Note, steer: Steer) -> None:
         """Start every agent and wait until all are ready, or the time for it is over."""
-        self._note = note
+        self._note, self._steer = note, steer
         self._members = {name: Member(name) for name in traders}
         for member in self._members.values():
             self._start(member)
@@ -161,6 +164,7 @@ class Gateway:
             self._listen(SLICE_SECONDS)
             if all(m.ready or not self._runs(m) for m in self._members.values()):
                 break
+        announce(self._home, self._hub.addresses["requests"], self._secret)
         for member in self._members.values():
             if not member.ready:
                 self._note(member.name, "agent absent", "not ready when trading began; it holds")
@@ -224,6 +228,7 @@ class Gateway:
         if self._ended:
             return
         self._ended = True
+        withdraw(self._home)
         for member in self._members.values():
             if member.process is not None and member.process.poll() is None:
                 # One that hangs hears no request to end.
@@ -309,6 +314,8 @@ class Gateway:
     def _reply(self, request: Any) -> Mapping[str, Any]:
         """Answer an agent's request; raises what nonsense raises."""
         kind, name = request["kind"], request["agent"]
+        if kind in ("pause", "resume"):
+            return self._steered(kind, name, request)
         trader, member = self._traders[name], self._members[name]
         if kind == "vix":
             return of_series(trader.vix())
@@ -326,6 +333,14 @@ class Gateway:
             "traded": of_history(trader.traded),
             "signal": None if same else of_history(trader.signal),
         }
+
+    def _steered(self, kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if request["secret"] != self._secret:
+            raise ValueError("not asked by the owner of this home")
+        if name not in self._members:
+            raise ValueError(f"no agent {name!r} trades here")
+        self._steer(name, kind == "pause", str(request["by"]))
+        return {"done": kind}
 
 
 def gateway_of(home: Home, environment: Mapping[str, str] = os.environ) -> Gateway:

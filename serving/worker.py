@@ -92,6 +92,9 @@ class Worker:
         self._stopping.set()
         self._queue.put(Stop(reason))
 
+    def _steer(self, agent: str, paused: bool, by: str) -> None:
+        self._queue.put(Pause(agent, paused, by))
+
     def pause(self, agent: str, by: str = "") -> None:
         """Let an agent hold what it has; its books go on."""
         self._queue.put(Pause(agent, True, by))
@@ -147,7 +150,7 @@ class Worker:
         feeding = Thread(target=self._feed_bars, args=(self._after(),), name="feed", daemon=True)
         traders = {name: seat.sleeve.trader for name, seat in self._seats.items()}
         try:
-            self._desk.begin(traders, self._event)
+            self._desk.begin(traders, self._event, self._steer)
             follower.start()
             feeding.start()
             self._loop()

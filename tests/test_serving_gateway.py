@@ -14,7 +14,7 @@ import pytest
 import serving_kit as world
 from serving_agent import HONEST
 
-from core.errors import ConfigError, ExecutionError
+from core.errors import ConfigError, ExecutionError, NotAllowed
 from core.home import PROJECT, Home
 from serving.bus import Hub
 from serving.feeds import ReplayFeed
@@ -22,6 +22,7 @@ from serving.gateway import Gateway, Limits, gateway_of
 from serving.history import FeedBar, Instrument
 from serving.ledger import LedgerReader, experience, rows
 from serving.signals import Signal
+from serving.steering import steer
 from serving.worker import Worker
 
 AGENTS = ("solo", "pair")
@@ -157,6 +158,58 @@ def test_an_agent_that_died_or_hangs_is_started_anew_and_decides_as_before(
     assert len(answered) == 2 * HONEST  # each process answers as often before its misdeed
     assert answered[HONEST] > HONEST
     assert kind in kinds
+
+
+class SteeredFeed(ReplayFeed):
+    """Has the agent ``pair`` paused before the tenth step, and resumed before the thirtieth."""
+
+    home: Home
+    said: list[str]
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        for step, bars in enumerate(super().stream(after, stop)):
+            if step == 10:
+                self.refused()
+                self.said.append(steer(self.home, "pause", "pair", "A. Turing"))
+            if step == 30:
+                self.said.append(steer(self.home, "resume", "pair", "A. Turing"))
+            yield bars
+
+    def refused(self) -> None:
+        path = self.home.root / "gateway.json"
+        assert path.stat().st_mode & 0o777 == 0o600
+        whole = path.read_text()
+        path.write_text(whole.replace('"secret": "', '"secret": "0'))
+        with pytest.raises(ExecutionError, match="not asked by the owner"):
+            steer(self.home, "pause", "solo", "a stranger")
+        path.write_text(whole)
+        with pytest.raises(ExecutionError, match="no agent 'nobody' trades here"):
+            steer(self.home, "pause", "nobody", "A. Turing")
+
+
+def test_an_agent_is_paused_and_resumed_from_another_process(
+    tmp_path: Path, shelf: world.FolderShelf, single: Home
+) -> None:
+    home = Home(tmp_path / "home")
+    feed = SteeredFeed(world.market(), world.PAPER_BARS)
+    feed.home, feed.said = home, []
+    desk = gateway(home, shelf.root)
+    Worker(home, world.params(), AGENTS, feed, shelf=shelf, desk=desk, environment={}).run()
+    assert feed.said == [f"pair: {word} from its next bar on" for word in ("paused", "resumed")]
+    with LedgerReader(home.ledger) as ledger:
+        paused = ["paused: holds what it has" in v.words
+                  for v in ledger.rows(rows.Verdict, agent="pair")]  # fmt: skip
+        events = [(e.kind, e.detail) for e in ledger.rows(rows.RiskEvent, agent="pair")]
+    assert 10 <= sum(paused) <= 30
+    assert not paused[0]
+    assert not paused[-1]
+    assert ("paused", "A. Turing") in events
+    assert ("resumed", "A. Turing") in events
+    assert recorded(home, rows.Equity, ["solo"]) == recorded(single, rows.Equity, ["solo"])
+    with pytest.raises(NotAllowed, match="no gateway runs here that could pause pair"):
+        steer(home, "pause", "pair", "A. Turing")
 
 
 def sound(**changes: object) -> bytes:
