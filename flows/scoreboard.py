@@ -3,10 +3,12 @@
 Owns its columns and words; everything in it was computed elsewhere.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from core.home import Home
@@ -30,21 +32,14 @@ HEADS = (
     "paper session",
 )
 CANDIDATE = "candidate"
-WIDTH = 132  # characters that the table needs
+WIDEST = 1000  # characters of a line in a file
 BASELINES = ("buy_and_hold", "ma_crossover", "volatility_target", "flat", "random")
 
 
 def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> None:
     """Print the table, what was promoted, what paper and rollback showed, and where reports lie."""
     sleeves = {sleeve.agent: sleeve for sleeve in outcome.paper.session.sleeves}
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for head in HEADS:
-        right = head in ("return", "Sharpe", "max drawdown")
-        table.add_column(head, justify="right" if right else "left", no_wrap=True)
-    for done in outcome.retrained:
-        table.add_row(*_row(params, outcome, done, sleeves.get(done.agent)))
-    # Whole words on any width: a narrow terminal wraps the line, it does not break the cells.
-    console.print(table, width=max(console.width, WIDTH), soft_wrap=True)
+    _table(console, [_row(params, outcome, d, sleeves.get(d.agent)) for d in outcome.retrained])
     for done in outcome.retrained:
         console.print(f"{done.agent}: {done.summary}", soft_wrap=True)
     for line in _words(outcome):
@@ -63,6 +58,29 @@ def show(home: Home, params: Params, console: Console, outcome: "Outcome") -> No
     console.print(f"\n{outcome.seconds:.0f} s; `ratchet up` shows all of it in Prefect and MLflow")
 
 
+def _table(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
+    """Print whole words on any width: a terminal too narrow for the table gets a list an agent."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for head in HEADS:
+        right = head in ("return", "Sharpe", "max drawdown")
+        table.add_column(head, justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # A console never prints wider than itself, and one without a terminal takes itself for 80.
+    wide = Console(file=console.file, width=WIDEST, force_terminal=False)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    if console.width >= needed:
+        console.print(table)
+    elif not console.is_terminal:
+        wide.print(table, width=needed)
+    else:
+        for row in rows:
+            listed = Table(box=box.SIMPLE, pad_edge=False, show_header=False)
+            for head, cell in zip(HEADS, row, strict=True):
+                listed.add_row(head, cell.replace(",\n", "\n").replace("\n", ", "))
+            console.print(listed)
+
+
 def _row(
     params: Params, outcome: "Outcome", done: "Retrained", sleeve: "SleeveResult | None"
 ) -> tuple[str, ...]:
@@ -78,7 +96,7 @@ def _row(
         percent(own.get("total_return")),
         number(own.get("sharpe")),
         share(own.get("max_drawdown")),
-        done.verdict.replace(" ", "\n"),
+        done.verdict,
         _registry(outcome, done),
         _paper(outcome, done, sleeve),
     )
