@@ -117,7 +117,7 @@ class PollingFeed:
         self.vix = vix
         self._expected = expected
         self._problem = problem
-        self._told = ""
+        self._told: dict[tuple[str, Instrument], str] = {}
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         """Return the newest complete bar that all have: what happens from now on is traded."""
@@ -138,8 +138,9 @@ class PollingFeed:
             for instrument, moment in seen.items():
                 try:
                     self._refresh(instrument)
+                    self._tell("vendor", instrument, "")
                 except SourceUnavailable as error:
-                    self._tell(str(error))
+                    self._tell("vendor", instrument, str(error))
                 self._look_for_stale(instrument)
                 fresh += _bars_after(self._complete(instrument), instrument, moment)
             for bar in fresh:
@@ -153,16 +154,17 @@ class PollingFeed:
     def _look_for_stale(self, instrument: Instrument) -> None:
         newest = self._complete(instrument).index[-1].to_pydatetime()
         expected = self._expected(instrument) if self._expected else newest
-        if newest < expected:
-            self._tell(
-                f"{instrument.symbol}: newest bar is {newest.isoformat()}, expected "
-                f"{expected.isoformat()}; waiting for it"
-            )
+        late = (
+            f"{instrument.symbol}: newest bar is {newest.isoformat()}, expected "
+            f"{expected.isoformat()}; waiting for it"
+        )
+        self._tell("bar", instrument, late if newest < expected else "")
 
-    def _tell(self, message: str) -> None:
-        if message != self._told:
+    def _tell(self, what: str, instrument: Instrument, message: str) -> None:
+        """Tell a problem once while it lasts; an empty ``message`` is its end."""
+        if message and message != self._told.get((what, instrument)):
             self._problem(message)
-        self._told = message
+        self._told[what, instrument] = message
 
     def _complete(self, instrument: Instrument) -> pd.DataFrame:
         if instrument not in self._known:
