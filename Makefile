@@ -4,6 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 # Test processes; two suit a laptop that does something else besides.
 JOBS ?= 2
+# Of `make evidence`: markets without an edge, and markets of every planted edge.
+HISTORIES ?= 200
+PLANTED ?= 20
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -13,10 +16,10 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 || ls /dev/nvidia0 >/de
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults lint up bench clean
+.PHONY: help install demo test faults lint up bench evidence evidence-small clean
 
 help: ## what this Makefile can do
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP) ## set up $(VENV); every other target does it when needed
 
@@ -41,6 +44,13 @@ faults: $(STAMP) ## what breaks at a broker, against a fake TWS; docs/reliabilit
 bench: $(STAMP) ## speed of the engine and the learners on this machine
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.learning
+
+evidence: $(STAMP) ## measure the gate on markets with and without an edge: hours, resumable
+	$(BIN)/python -m pipelines.calibration --histories $(HISTORIES) --planted $(PLANTED) \
+	  --page docs/evidence.md
+
+evidence-small: $(STAMP) ## the same on 20 histories, in minutes; writes nothing into docs/
+	$(BIN)/python -m pipelines.calibration --histories 10 --planted 2
 
 clean: ## remove $(VENV) and caches; state and data stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -51,6 +51,7 @@ class Retrained:
     seeds: int
     run_id: str  # of MLflow
     reports: Mapping[str, Path]
+    evidence: Evidence  # what the gate looked at
 
 
 def conclude(
@@ -123,6 +124,7 @@ def conclude(
         seeds=len(trained),
         run_id=work.run.run_id,
         reports=written,
+        evidence=evidence,
     )
 
 

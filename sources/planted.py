@@ -43,14 +43,17 @@ class Planted:
         return Delivery(symbol, interval, bars, "as_traded", now)
 
 
-def planted_bars(seed: int = SEED, sessions: int = SESSIONS) -> pd.DataFrame:
-    """Generate the bar frame of one such market; same seed, same bars."""
+def planted_bars(seed: int = SEED, sessions: int = SESSIONS, drift: float = DRIFT) -> pd.DataFrame:
+    """Generate the bar frame of one such market; same arguments, same bars.
+
+    ``drift``: of the daily log return, while up; minus that while down.
+    """
     rng = np.random.default_rng(seed)
     turns = np.where(rng.random(sessions) < TURN_PROBABILITY, -1.0, 1.0)
-    drift = GROWTH + DRIFT * np.cumprod(turns)
+    trend = GROWTH + drift * np.cumprod(turns)
     noise = NOISE * rng.standard_normal(sessions)
     night = NOISE * np.sqrt(NIGHT) * rng.standard_normal(sessions)
-    close = 50.0 * np.exp(np.cumsum(drift + noise))
+    close = 50.0 * np.exp(np.cumsum(trend + noise))
     opened = np.append(close[0], close[:-1]) * np.exp(night * 0.5)
     reach = np.abs(NOISE * 0.5 * rng.standard_normal((2, sessions)))
     frame = pd.DataFrame(

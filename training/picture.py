@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 SHOWN = ("buy_and_hold", "ma_crossover", "champion")  # beside the candidate, where present
 WARNING = "#ad5700"
 TICKS = 4  # dates below a panel
+LOOK: Any = {  # of every drawing
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "ratchet",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +46,7 @@ def draw(panels: Sequence[Panel]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    look: Any = {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "ratchet",
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with mpl.rc_context(look):
+    with mpl.rc_context(LOOK):
         figure = Figure(figsize=(4.1 * len(panels), 3.2), layout="constrained")
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel in zip(all_axes, panels, strict=True):

@@ -12,11 +12,11 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core import telemetry
 from core.errors import RatchetError, TrainingError
@@ -28,6 +28,8 @@ OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
 LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
 
+T = TypeVar("T")
+R = TypeVar("R")
 Train = Callable[[Lesson, Callable[[int, Metrics], None]], Trained]
 
 
@@ -78,6 +80,8 @@ def train_all(
     ends there and counts as pruned. ``done`` is told each outcome as it comes. Whatever a lesson
     is wrong about for every trial alike (an unknown reward …) is raised.
     """
+    if _here:
+        return _train_here(lessons, floors, done, train)
     import ray
 
     start(home)
@@ -94,6 +98,55 @@ def train_all(
         for reference in running:  # the caller was interrupted, or a lesson is unusable
             ray.cancel(reference, force=True)
     return [outcomes[index] for index in range(len(lessons))]
+
+
+def each(home: Home, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Do ``work`` on every item, one Ray task with one thread each; yield results as they come.
+
+    What one of them raises is raised; the others end.
+    """
+    import ray
+
+    start(home)
+
+    def one(item: T) -> R:  # Ray takes plain functions only
+        return work(item)
+
+    task = ray.remote(num_cpus=1, max_retries=1)(one)
+    running = [task.remote(item) for item in items]
+    try:
+        while running:
+            finished, running = ray.wait(running, num_returns=1)
+            try:
+                yield ray.get(finished[0])
+            except ray.exceptions.RayTaskError as error:
+                raise (getattr(error, "cause", None) or error) from error
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def train_here() -> None:
+    """Train in this process from now on, lesson after lesson: it is itself one worker of many."""
+    global _here
+    _here = True
+
+
+_here = False
+
+
+def _train_here(
+    lessons: Sequence[Lesson], floors: Sequence[float], done: Done, train: Train
+) -> list[Outcome]:
+    outcomes = []
+    for index, lesson in enumerate(lessons):
+        try:
+            outcome = _train_one(lesson, tuple(floors), train)
+        except TrainingError as error:
+            outcome = Outcome((), None, str(error))
+        outcomes.append(outcome)
+        done(index, outcome)
+    return outcomes
 
 
 def require_trained(outcomes: Sequence[Outcome], what: str) -> list[Trained]:
@@ -205,6 +258,8 @@ def warm(home: Home) -> threading.Thread:
     """
 
     def begin() -> None:
+        if _here:
+            return
         warm_up()  # compiles the engine once, before several processes would
         with suppress(TrainingError):
             start(home)
