@@ -306,5 +306,6 @@ def ppo_config(
             min_sample_timesteps_per_iteration=0,
             min_train_timesteps_per_iteration=0,
         )
-        .debugging(log_level="ERROR")
+        # Its thread that watches the machine would outlast each training by most of a second.
+        .debugging(log_level="ERROR", log_sys_usage=False)
     )

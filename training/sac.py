@@ -328,5 +328,6 @@ def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SA
             min_sample_timesteps_per_iteration=0,
             min_train_timesteps_per_iteration=0,
         )
-        .debugging(log_level="ERROR")
+        # Its thread that watches the machine would outlast each training by most of a second.
+        .debugging(log_level="ERROR", log_sys_usage=False)
     )

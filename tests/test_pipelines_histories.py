@@ -1,0 +1,62 @@
+"""Histories are what they claim: real days reshuffled, a spectrum kept, an edge of known size."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+from core.bars import BAR_COLUMNS
+from pipelines.histories import DRIFTS, REAL, SESSIONS, History, randomised, rule_sharpe
+from sources.bundled import LISTINGS
+
+EVERY_KIND = [
+    *(History("bootstrapped", n) for n in range(len(REAL))),
+    *(History("randomised", n) for n in range(len(REAL))),
+    History("planted", 0, 2.0),
+]
+
+
+@pytest.mark.parametrize("history", EVERY_KIND, ids=lambda history: history.name)
+def test_a_history_is_a_sound_market_and_the_same_every_time(history: History) -> None:
+    bars = history.bars()
+    assert len(bars) == SESSIONS
+    assert list(bars.columns) == list(BAR_COLUMNS)
+    assert np.isfinite(bars.to_numpy()).all()
+    assert (bars["high"] >= bars[["open", "close"]].max(axis=1)).all()
+    assert (bars["low"] <= bars[["open", "close"]].min(axis=1)).all()
+    assert bars["low"].min() > 0.0
+    pd.testing.assert_frame_equal(bars, history.bars())
+
+
+def days(bars: pd.DataFrame) -> np.ndarray:
+    """Return what tells one day from another (T, 3): return, open and high over close, as logs."""
+    close = np.log(bars["close"].to_numpy())
+    shape = [np.log(bars[name].to_numpy()) - close for name in ("open", "high")]
+    return np.column_stack([np.diff(close), *(column[1:] for column in shape)])
+
+
+def test_a_bootstrapped_history_is_made_of_real_days_in_blocks() -> None:
+    real = days(LISTINGS["IXIC"].load())
+    made = days(History("bootstrapped", 0).bars())
+    distance, day = cKDTree(real).query(made)
+    assert distance.max() < 1e-5  # prices are rounded to four decimals
+    follows = np.mean(np.diff(day) == 1)
+    assert 0.93 < follows < 0.97  # a new block after one bar in twenty
+
+
+def test_random_phases_keep_drift_and_autocorrelation_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_t(3, 4_001)
+    series = 0.05 + noise[1:] + 0.4 * noise[:-1]
+    made = randomised(series, rng)
+    assert made.mean() == pytest.approx(series.mean())
+    assert made.std() == pytest.approx(series.std())
+    assert np.abs(np.fft.rfft(made)) == pytest.approx(np.abs(np.fft.rfft(series)))
+    assert abs(np.corrcoef(made, series)[0, 1]) < 0.1
+    heavy, normal = (float((((x - x.mean()) / x.std()) ** 4).mean()) for x in (series, made))
+    assert heavy > 5.0 > 3.5 > normal
+
+
+@pytest.mark.parametrize("edge", [0.5, 2.0, 3.0])
+def test_the_planted_rule_earns_its_edge_after_costs(edge: float) -> None:
+    assert rule_sharpe(DRIFTS[edge]) == pytest.approx(edge, abs=0.02)
