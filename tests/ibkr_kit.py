@@ -187,27 +187,17 @@ class Trading:
         self.sleeve.hear(news.executions)
 
     def caught_up(self) -> None:
-        """Hear everything the market has done so far."""
+        """Hear everything the market has done so far; ``BrokerUnavailable`` without a link."""
         self.broker.ask()
         self.hear()
 
-    def bar(self, play: Callable[[int, int], None]) -> None:
-        """Live through one session: the open, the day, the close and its decision."""
-        for phase in (0, 1):
-            play(self.place, phase)
-            self.caught_up()
-        self.close_bar()
-
     def close_bar(self) -> None:
+        """Close the session, and decide."""
         moment = self.frame.index[self.place].to_pydatetime()
         values = tuple(float(value) for value in self.frame.iloc[self.place])
         bar = FeedBar(INSTRUMENT, moment, values)
         self.sleeve.step(bar, bar)
         self.place += 1
-
-    def run(self, play: Callable[[int, int], None]) -> None:
-        while self.place < len(self.frame):
-            self.bar(play)
 
     def close(self) -> None:
         self.broker.close()
