@@ -206,6 +206,9 @@ def start(home: Home) -> None:
     """
     telemetry.switch_off()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future; it warns
+    if os.environ.get("RAY_ADDRESS", "").strip() and _has_token():
+        # A cluster may ask for a token, and who joins must have said so before Ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     problems: list[TrainingError] = []
@@ -235,10 +238,12 @@ def _connect(home: Home) -> None:
 
     address = os.environ.get("RAY_ADDRESS", "").strip()
     if address:
-        _init(f"the cluster at {address}", attempts=1, address=address)
+        remedy = "correct RAY_ADDRESS; a cluster's token goes into RAY_AUTH_TOKEN"
+        _init(f"the cluster at {address}", remedy, attempts=1, address=address)
         return
     _init(
         "this machine",
+        "free memory and processors",
         attempts=START_ATTEMPTS,
         address="local",
         num_cpus=len(os.sched_getaffinity(0)),
@@ -248,6 +253,12 @@ def _connect(home: Home) -> None:
     )
     node: Any = ray._private.worker._global_node
     atexit.register(_end, Path(node.get_session_dir_path()))
+
+
+def _has_token() -> bool:
+    """Whether there is a token where Ray looks for one."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def warm(home: Home) -> threading.Thread:
@@ -281,7 +292,7 @@ def _import_learners() -> None:
     warm_up()
 
 
-def _init(where: str, attempts: int, **options: Any) -> None:
+def _init(where: str, remedy: str, attempts: int, **options: Any) -> None:
     import ray
 
     for attempt in range(1, attempts + 1):
@@ -291,10 +302,7 @@ def _init(where: str, attempts: int, **options: Any) -> None:
         except Exception as error:  # Ray's start-up raises plain exceptions
             ray.shutdown()
             if attempt == attempts:
-                raise TrainingError(
-                    f"Ray on {where} did not start ({error}); correct RAY_ADDRESS, or free memory "
-                    "and processors"
-                ) from error
+                raise TrainingError(f"Ray on {where} did not start ({error}); {remedy}") from error
 
 
 def temp_folder(home: Home) -> Path:
