@@ -20,7 +20,7 @@ from registry import models
 from registry.baselines import BASELINES, BaselineKind, make_baseline
 from registry.bundle import Bundle, load_bundle
 from registry.policy import Policy
-from training.backtest import BacktestResult, Decides, run
+from training.backtest import BacktestResult, Decides, Seat, run_all
 from training.splits import Window, stop_of, worst_drawdown
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -81,10 +81,10 @@ def over(
     """Return everybody's backtest over ``rows``; nobody's where the rows are too few."""
     if len(rows) < 2:
         return {}
-    return {
-        name: run(policy, dataset, scaler, rules, rows, cash)
-        for name, (policy, scaler, dataset) in policies.items()
-    }
+    seats = [
+        Seat(policy, dataset, scaler, rows.start) for policy, scaler, dataset in policies.values()
+    ]
+    return dict(zip(policies, run_all(seats, len(rows), rules, cash), strict=True))
 
 
 def baselines(

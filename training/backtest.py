@@ -1,41 +1,31 @@
 """The backtest: one policy over past bars, through the very engine that trades.
 
-Owns the loop (settle, observe, decide, submit: a worker's bar) and what is kept of it. A run over
-bars gives, bar by bar, what the paper worker gives on them; ``pipelines/parity.py`` holds the two
-against each other. Knows neither where a policy comes from nor what its result decides.
+Owns what is kept of the loop in ``training/trading.py``. A run over bars gives, bar by bar, what
+the paper worker gives on them; ``pipelines/parity.py`` holds the two against each other. Runs that
+go side by side give what each gives alone. Knows neither where a policy comes from nor what its
+result decides.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from core.accounts import State, joined, open_accounts
+from core.accounts import State
 from core.bars import Market
 from core.calendar import bars_per_year
-from core.engine import PackedMarket, settle, submit
-from core.errors import NotEnoughData
-from core.fills import Fills
 from core.metrics import bar_returns, performance
 from core.risk import Reason, Verdict
 from core.rules import Rules
 from core.trades import FillLog, Trade, log_fills, trades_of
-from features.account import account_features
 from features.dataset import Dataset
-from features.observation import observe_rows
 from features.scaler import Scaler
-from registry.policy import Decision
 from training.splits import Window
+from training.trading import Decides, Seat, Traded, trade
 
-
-class Decides(Protocol):
-    """A ``registry.bundle.Bundle`` or ``registry.policy.Policy``."""
-
-    def decide(self, observation: np.ndarray) -> Decision:
-        """Answer observations (n, D) float32, each row by itself."""
-        ...
+__all__ = ["BacktestResult", "Decides", "Seat", "run", "run_all"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,60 +74,80 @@ def run(
     The first decision falls at the close of the first row, so the first fill at the next open.
     Raises ``NotEnoughData`` where the rows lie in the warm-up or outside the dataset.
     """
-    if rows.start < dataset.first_row or rows.stop > len(dataset) or len(rows) < 2:
-        raise NotEnoughData(
-            f"{dataset.symbol}: a backtest of rows {rows.start} to {rows.stop} needs at least 2 "
-            f"between {dataset.first_row} (warm-up) and {len(dataset)}"
+    return run_all([Seat(policy, dataset, scaler, rows.start)], len(rows), rules, cash)[0]
+
+
+def run_all(seats: Sequence[Seat], bars: int, rules: Rules, cash: float) -> list[BacktestResult]:
+    """Return, seat by seat, what ``run`` gives over ``bars`` bars, to the last bit; much faster."""
+    lived = list(trade(seats, bars, rules, cash))
+    books = _Books.of(lived)
+    places = [
+        (desk, place)
+        for desk, observed in enumerate(lived[0].observations)
+        for place in range(len(observed))
+    ]
+    return [
+        _result(seat, account, cash, books, lived, *places[account])
+        for account, seat in enumerate(seats)
+    ]
+
+
+class _Books(NamedTuple):
+    """What the bars of all accounts leave behind; arrays (T, n, …)."""
+
+    account: np.ndarray
+    position: np.ndarray
+    asked: np.ndarray
+    verdict: np.ndarray
+    score: np.ndarray
+    confidence: np.ndarray
+
+    @classmethod
+    def of(cls, lived: Sequence[Traded]) -> "_Books":
+        return cls(
+            np.stack([bar.state.account for bar in lived]),
+            np.stack([bar.state.position for bar in lived]),
+            np.stack([bar.decision.weight for bar in lived]),
+            np.stack([bar.verdict.block for bar in lived]),
+            np.stack([bar.decision.score for bar in lived]),
+            np.stack([bar.decision.confidence for bar in lived]),
         )
-    scaled = scaler.transform(dataset.table)
-    market = PackedMarket.of(dataset.market)
-    state = open_accounts(1, len(dataset.market.symbols), cash)
-    bars: list[_Bar] = []
-    for row in range(rows.start, rows.stop):
-        at = np.array([row])
-        bar = market.at(at)
-        settled, fills = settle(state, bar, rules)
-        account = account_features(settled, bar)
-        observation = observe_rows(scaled, at, dataset.spec.window, account)
-        decision = policy.decide(observation)
-        state, verdict = submit(settled, decision.weight, bar, rules)
-        bars.append(_Bar(settled, fills, observation, decision, verdict))
-    traded = dataset.market.rows(rows.start, rows.stop)
-    return _result(traded, cash, bars, bars_per_year(dataset.interval))
 
 
-class _Bar(NamedTuple):
-    """What one bar leaves behind."""
-
-    state: State
-    fills: Fills
-    observation: np.ndarray
-    decision: Decision
-    verdict: Verdict
-
-
-def _result(market: Market, cash: float, bars: Sequence[_Bar], per_year: float) -> BacktestResult:
-    fills = log_fills([bar.fills for bar in bars])
+def _result(
+    seat: Seat,
+    account: int,
+    cash: float,
+    books: _Books,
+    lived: Sequence[Traded],
+    desk: int,
+    place: int,
+) -> BacktestResult:
+    bars = len(lived)
+    market = seat.dataset.market.rows(seat.start, seat.start + bars)
+    fills = log_fills([bar.fills for bar in lived], account)
     trades = tuple(trades_of(market, fills))
-    # The bars of one account, joined, read like as many accounts.
-    states = joined([bar.state for bar in bars])
-    asked = np.concatenate([bar.decision.weight for bar in bars])
-    verdict = Verdict(asked, np.concatenate([bar.verdict.block for bar in bars]))
-    position = (states.shares * market.close)[:, 0] / states.equity
+    # The bars of one account read like as many accounts.
+    last = lived[-1].state
+    states = State(last.clock, books.account[:, account], books.position[:, account], np.empty(0))
+    verdict = Verdict(books.asked[:, account], books.verdict[:, account])
+    equity = np.ascontiguousarray(states.equity)
+    position = (states.shares * market.close)[:, 0] / equity
+    per_year = bars_per_year(seat.dataset.interval)
     return BacktestResult(
         market=market,
         opening_cash=cash,
-        equity=states.equity,
+        equity=equity,
         position=position,
-        asked=asked[:, 0],
+        asked=np.ascontiguousarray(books.asked[:, account, 0]),
         allowed=verdict.allowed[:, 0],
         reasons=verdict.reasons[:, 0],
-        score=np.concatenate([bar.decision.score[:, 0] for bar in bars]),
-        confidence=np.concatenate([bar.decision.confidence for bar in bars]),
-        observations=np.concatenate([bar.observation for bar in bars]),
+        score=np.ascontiguousarray(books.score[:, account, 0]),
+        confidence=np.ascontiguousarray(books.confidence[:, account]),
+        observations=np.stack([bar.observations[desk][place] for bar in lived]),
         fills=fills,
         trades=trades,
         metrics=performance(
-            np.append(cash, states.equity), per_year, trades, fills.traded_value, np.abs(position)
+            np.append(cash, equity), per_year, trades, fills.traded_value, np.abs(position)
         ),
     )

@@ -10,18 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.accounts import open_accounts
-from core.bars import bar_at
-from core.engine import settle, submit
 from core.metrics import bar_returns
 from core.rules import Rules
-from features.account import account_features
 from features.dataset import Dataset
-from features.observation import observe_rows
 from features.scaler import Scaler
 from registry.evidence import Stress
-from training.backtest import Decides
 from training.splits import Window
+from training.trading import Decides, Seat, trade
 
 COST_MULTIPLES = (1, 2, 5)
 CAPITAL_MULTIPLES = (1, 10, 100, 1_000, 10_000, 100_000)
@@ -51,21 +46,11 @@ def run(
 
     A late account acts on what its policy decided one bar before, on what it saw then.
     """
-    size = (len(CONDITIONS), len(dataset.market.symbols))
-    worse, late = _worse(rules), np.array([[condition.late] for condition in CONDITIONS])
-    scaled = scaler.transform(dataset.table)
-    state, asked = open_accounts(*size, cash), np.full(size, np.nan)
-    equity = [state.equity]
-    for row in range(rows.start, rows.stop):
-        bar = bar_at(dataset.market, row)
-        state = settle(state, bar, worse).state
-        equity.append(state.equity)
-        account = account_features(state, bar)
-        places = np.full(len(CONDITIONS), row)
-        observation = observe_rows(scaled, places, dataset.spec.window, account)
-        decided = policy.decide(observation).weight
-        state = submit(state, np.where(late, asked, decided), bar, worse).state
-        asked = decided
+    late = np.array([[condition.late] for condition in CONDITIONS])
+    seats = [Seat(policy, dataset, scaler, rows.start)] * len(CONDITIONS)
+    equity = [np.full(len(CONDITIONS), cash)]
+    for bar in trade(seats, len(rows), _worse(rules), cash, late):
+        equity.append(bar.state.equity)
     returns = dict(zip(CONDITIONS, bar_returns(np.stack(equity)).T, strict=True))
     capital = {n: returns[Condition(capital=n)] for n in CAPITAL_MULTIPLES}
     return Stress(
