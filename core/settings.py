@@ -220,14 +220,15 @@ class Gate(Section):
 
     min_holdout_bars: int = Field(200, ge=20)
     confidence: float = Field(0.95, gt=0.5, lt=1)  # of the deflated Sharpe ratio
-    difference_confidence: float = Field(0.90, gt=0.5, lt=1)  # of each paired difference
+    champion_confidence: float = Field(0.90, gt=0.5, lt=1)  # of the difference to the champion
+    difference_confidence: float = Field(0.95, gt=0.5, lt=1)  # of that to each baseline
     bootstrap_samples: int = Field(2_000, ge=100)
     bootstrap_block_bars: int = Field(10, ge=1)  # mean block of the stationary bootstrap
     max_drawdown: float = Field(0.35, gt=0, lt=1)  # on the hold-out
     worst_seed_loss: float = Field(0.15, gt=0, lt=1)  # of equity, on the hold-out
-    superiority_level: float = Field(0.10, gt=0, lt=1)  # p-value against each baseline
-    max_loss_probability: float = Field(0.40, gt=0, le=1)  # of the trial chosen elsewhere
-    worst_regime_loss: float = Field(0.25, gt=0, lt=1)  # of equity, in any of the regimes
+    superiority_level: float = Field(0.05, gt=0, lt=1)  # p-value against each baseline
+    max_loss_probability: float = Field(0.60, gt=0, le=1)  # of the trial chosen elsewhere
+    worst_regime_loss: float = Field(0.35, gt=0, lt=1)  # of equity, in any of the regimes
     min_capacity: float = Field(2.0, ge=1)  # multiples of the sleeve's own capital
     seed: int = 0
 

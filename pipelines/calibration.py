@@ -28,8 +28,9 @@ from core.home import PROJECT, Home
 from core.progress import Progress, Report
 from core.settings import Params, load_params, parse_params
 from pipelines import calibration_page, featurize, lineage, retrain
+from pipelines.edges import EDGES
 from pipelines.featurize import validated_path
-from pipelines.histories import DRIFTS, History
+from pipelines.histories import History
 from registry import attempts, models
 from registry.connection import connect
 from registry.evidence import Evidence
@@ -41,6 +42,7 @@ from training.stress import capacity
 AGENT, SYMBOL, SIZE = "history", "HISTORY", "calibration"
 NOW = datetime(2025, 1, 2, tzinfo=UTC)  # after every made-up bar
 QUARTER_BARS = 63
+FIRST = 100  # number of the first history: on those before it the thresholds were chosen
 
 # What differs from params.yaml: less work per history, and a longer hold-out.
 CHANGES: Mapping[str, Any] = {
@@ -99,11 +101,16 @@ def settings(shipped: Params) -> Params:
 
 
 def histories(without_edge: int, planted: int) -> list[History]:
-    """Return markets without edge, half of each kind, and ``planted`` of every edge."""
+    """Return markets without edge, half of each kind, and ``planted`` of every planted edge."""
     half = (without_edge + 1) // 2
-    made = [History("bootstrapped", n) for n in range(half)]
-    made += [History("randomised", n) for n in range(without_edge - half)]
-    return made + [History("planted", n, edge) for edge in DRIFTS for n in range(planted)]
+    made = [History("bootstrapped", FIRST + n) for n in range(half)]
+    made += [History("randomised", FIRST + n) for n in range(without_edge - half)]
+    return made + [
+        History(kind, FIRST + n, sharpe)
+        for kind, edge in EDGES.items()
+        for sharpe in edge.strengths
+        for n in range(planted)
+    ]
 
 
 def folder_of(home: Home, params: Params) -> Path:
@@ -227,7 +234,9 @@ def main() -> int:
     """Run what is asked for, print the outcome, and write it into a page if one is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--histories", type=int, default=200, help="markets without an edge")
-    parser.add_argument("--planted", type=int, default=20, help="markets of every planted edge")
+    parser.add_argument(
+        "--planted", type=int, default=20, help="markets of every kind and size of edge"
+    )
     parser.add_argument("--page", type=Path, help="Markdown page whose results are replaced")
     asked = parser.parse_args()
     try:

@@ -29,11 +29,13 @@ def outcome(results: Sequence["Result"], commit: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     without = [one for one in results if not one.history.edge]
+    planted = [one for one in results if one.history.edge]
     for name in ("bootstrapped", "randomised"):
         rows += _row(f"no edge, {name}", [one for one in without if one.history.kind == name])
     rows += _row("**no edge, together**", without)
-    for edge in sorted({one.history.edge for one in results} - {0.0}):
-        rows += _row(f"planted, {edge:g}", [one for one in results if one.history.edge == edge])
+    for kind, edge in sorted({(one.history.kind, one.history.edge) for one in planted}):
+        same = [one for one in planted if (one.history.kind, one.history.edge) == (kind, edge)]
+        rows += _row(f"planted, {kind}, {edge:g}", same)
     hours = sum(one.seconds for one in results) / 3_600
     said = [
         f"{len(results)} histories at commit `{commit[:12]}`, {hours:.1f} processor hours.",
@@ -89,16 +91,30 @@ def write(page: Path, text: str, results: Sequence["Result"]) -> None:
             f"{END}"
         ) from error
     picture = page.with_name("evidence-power.svg")
-    write_whole(picture, draw(points(results)))
+    write_whole(picture, draw(curves(results)))
     shown = f"{BEGIN}\n{text}\n![Promotion rate by planted edge]({picture.name})\n{END}"
     write_whole(page, f"{before}{shown}{after}".encode())
 
 
-def points(results: Sequence["Result"]) -> list[Point]:
-    """Return the promotion rate by edge, the weakest first; edge 0 is no edge."""
+def curves(results: Sequence["Result"]) -> dict[str, list[Point]]:
+    """Return, by kind of planted edge, the promotion rate by edge, the weakest first.
+
+    Edge 0 is no edge, and the same for all.
+    """
+    without = [one for one in results if not one.history.edge]
+    kinds = sorted({one.history.kind for one in results if one.history.edge})
+    return {
+        kind: _points([*without, *(one for one in results if one.history.kind == kind)])
+        for kind in kinds
+    }
+
+
+def _points(results: Sequence["Result"]) -> list[Point]:
+    by_edge: dict[float, list[bool]] = {}
+    for one in {one.history.name: one for one in results}.values():
+        by_edge.setdefault(one.history.edge, []).append(one.promoted)
     made = []
-    for edge in sorted({one.history.edge for one in results}):
-        judged = [one.promoted for one in results if one.history.edge == edge]
+    for edge, judged in sorted(by_edge.items()):
         rate = Rate(sum(judged), len(judged))
         made.append(Point(edge, rate.share, *rate.interval()))
     return made

@@ -8,12 +8,11 @@ number and edge alone.
                   back says nothing any more
     randomised    its returns with the phases of their spectrum drawn at random: drift, deviation
                   and autocorrelation stay, all other dependence goes
-    planted       ``sources.planted`` with a drift for which its rule earns ``edge``, as an annual
-                  Sharpe ratio after costs, on average over markets
+    trending, reverting
+                  a planted edge of ``pipelines.edges``, of a strength at which its rule earns
+                  ``edge``, as an annual Sharpe ratio after costs, on average over markets
 """
 
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -22,25 +21,16 @@ import numpy as np
 import pandas as pd
 
 from core import calendar
-from registry.significance import sharpe_ratio, stationary_bootstrap
+from pipelines.edges import EDGES, SESSIONS
+from registry.significance import stationary_bootstrap
 from sources.bundled import LISTINGS
-from sources.planted import FIRST, LAST, planted_bars, rule
+from sources.planted import FIRST, LAST
 
-Kind = Literal["bootstrapped", "randomised", "planted"]
+Kind = Literal["bootstrapped", "randomised", "trending", "reverting"]
 
 REAL = ("IXIC", "AAPL", "IBM", "MSFT")  # in turn
 BLOCK_BARS = 20.0
-SESSIONS = 2_772  # eleven years: one for the features to warm up, ten to learn from and judge on
-SLIPPAGE = 2e-4  # of the value traded: costs.slippage_bps of params.yaml; commissions are smaller
 FIRST_PRICE, DAILY_SHARES = 50.0, 5e6
-# Net Sharpe ratio of the rule -> planted.DRIFT; measured by `python -m pipelines.histories`.
-DRIFTS: Mapping[float, float] = {
-    0.5: 0.00099,
-    1.0: 0.00214,
-    1.5: 0.00293,
-    2.0: 0.00358,
-    3.0: 0.00483,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +39,19 @@ class History:
 
     kind: Kind
     number: int
-    edge: float = 0.0  # net Sharpe ratio of the planted rule
+    edge: float = 0.0  # net Sharpe ratio of the planted rule; 0: there is none
 
     @property
     def name(self) -> str:
-        edge = f"-{self.edge:g}" if self.kind == "planted" else ""
+        edge = f"-{self.edge:g}" if self.edge else ""
         return f"{self.kind}{edge}-{self.number:03d}"
 
     def bars(self) -> pd.DataFrame:
         """Return its bar frame."""
-        if self.kind == "planted":
+        if self.kind == "trending" or self.kind == "reverting":
             seed = 1_000_000 + 1_000 * int(100 * self.edge) + self.number
-            return planted_bars(seed, SESSIONS, DRIFTS[self.edge])
+            edge = EDGES[self.kind]
+            return edge.bars(seed, SESSIONS, edge.strengths[self.edge])
         rng = np.random.default_rng([{"bootstrapped": 1, "randomised": 2}[self.kind], self.number])
         shapes = _shapes(REAL[self.number % len(REAL)])
         if self.kind == "bootstrapped":
@@ -121,30 +112,3 @@ def _frame(shapes: np.ndarray) -> pd.DataFrame:
         index=calendar.sessions("XNYS", FIRST, LAST)[: len(shapes)],
     )
     return frame.round({"open": 4, "high": 4, "low": 4, "close": 4})
-
-
-def rule_sharpe(drift: float, markets: int = 40) -> float:
-    """Return the annual Sharpe ratio of the planted rule after SLIPPAGE, mean over markets."""
-    sharpes = []
-    for seed in range(markets):
-        bars = planted_bars(seed, SESSIONS, drift)
-        close, opened = bars["close"].to_numpy(), bars["open"].to_numpy()
-        position = rule(close)[:-2]  # decided at a close, held from the next open to the one after
-        traded = np.abs(np.diff(position, prepend=0.0))
-        returns = position * (opened[2:] / opened[1:-1] - 1.0) - SLIPPAGE * traded
-        sharpes.append(float(sharpe_ratio(returns)) * np.sqrt(252.0))
-    return float(np.mean(sharpes))
-
-
-def drift_for(edge: float) -> float:
-    """Return the drift at which the rule earns ``edge``, by bisection."""
-    low, high = 0.0, 0.01
-    while high - low > 5e-6:
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if rule_sharpe(middle) < edge else (low, middle)
-    return round((low + high) / 2.0, 5)
-
-
-if __name__ == "__main__":
-    for planted in (0.5, 1.0, 1.5, 2.0, 3.0):
-        sys.stdout.write(f"{planted}: {drift_for(planted)}\n")

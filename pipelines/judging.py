@@ -19,7 +19,8 @@ from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
 from pipelines.record import Work
 from registry import attempts, models, promotion
 from registry.baselines import BASELINES
-from registry.gate import Evidence, Stress, judge
+from registry.evidence import Evidence, Stress
+from registry.gate import judge
 from registry.policy import Policy
 from registry.selection import Overfitting, overfitting
 from training import report as reports
@@ -171,15 +172,14 @@ def _over_holdout(
 def _over_folds(
     work: Work, folds: Sequence[Fold], walked: Sequence[Trained]
 ) -> list[dict[str, BacktestResult]]:
-    """Return candidate and buy & hold over each fold's out-of-sample rows."""
+    """Return candidate and baselines over each fold's out-of-sample rows."""
     course, traded = work.course, work.traded
     results = []
     for fold, one in zip(folds, walked, strict=True):
         scaler = course.scaler(fold.train)
-        held = contest.baselines(traded, scaler, work.params.gate.seed)[FIRST_CHAMPION]
         contenders = {
             CANDIDATE: (Policy.open(one.policy_onnx, 1), scaler, traded),
-            FIRST_CHAMPION: held,
+            **contest.baselines(traded, scaler, work.params.gate.seed),
         }
         rows = contest.same_rows(course.learned, traded, fold.out_of_sample)
         results.append(contest.over(contenders, rows, course.rules, work.params.account.cash))
@@ -248,10 +248,15 @@ def _evidence(
         effective_trials=ever.effective,
         trial_sharpe_variance=ever.sharpe_variance,
         looks=looks,
-        walk_forward=np.concatenate([fold[CANDIDATE].returns for fold in walk]),
+        walk_forward=_joined(walk, CANDIDATE),
+        walk_baselines={name: _joined(walk, name) for name in BASELINES if name in results},
         market=contest.market_returns(results[CANDIDATE].market) if results else None,
         bars_per_year=bars_per_year(work.traded.interval),
     )
+
+
+def _joined(walk: Sequence[Mapping[str, BacktestResult]], name: str) -> np.ndarray:
+    return np.concatenate([fold[name].returns for fold in walk])
 
 
 def _subtitle(work: Work, holdout: Window) -> str:

@@ -13,6 +13,10 @@ from core.errors import RegistryError
 
 Verdict = Literal["promote", "refuse", "insufficient evidence"]
 
+# Titles of the report's figures, by which a reason says what shows it.
+EQUITY, SEEDS, LEARNED = "Equity and drawdown", "Seeds", "Walk-forward"
+CHOICE, STRESS, REGIMES = "Choice among trials", "Stress", "Regimes"
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

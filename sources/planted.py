@@ -50,10 +50,15 @@ def planted_bars(seed: int = SEED, sessions: int = SESSIONS, drift: float = DRIF
     """
     rng = np.random.default_rng(seed)
     turns = np.where(rng.random(sessions) < TURN_PROBABILITY, -1.0, 1.0)
-    trend = GROWTH + drift * np.cumprod(turns)
+    return made_bars(GROWTH + drift * np.cumprod(turns), rng)
+
+
+def made_bars(expected: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Generate a bar frame from the daily log returns (T,) that somebody who knows all expects."""
+    sessions = len(expected)
     noise = NOISE * rng.standard_normal(sessions)
     night = NOISE * np.sqrt(NIGHT) * rng.standard_normal(sessions)
-    close = 50.0 * np.exp(np.cumsum(trend + noise))
+    close = 50.0 * np.exp(np.cumsum(expected + noise))
     opened = np.append(close[0], close[:-1]) * np.exp(night * 0.5)
     reach = np.abs(NOISE * 0.5 * rng.standard_normal((2, sessions)))
     frame = pd.DataFrame(

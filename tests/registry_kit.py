@@ -19,7 +19,7 @@ from registry.baselines import make_baseline
 from registry.bundle import save_bundle
 from registry.card import ActionSpace, Card
 from registry.connection import connect
-from registry.gate import Evidence
+from registry.evidence import Evidence
 
 QUICK = Gate(bootstrap_samples=300)
 YEAR = 252**0.5

@@ -20,7 +20,7 @@ from registry.evidence import Stress
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-WANTED = [History("bootstrapped", 1), History("planted", 0, 3.0)]
+WANTED = [History("bootstrapped", 1), History("trending", 0, 3.0)]
 
 
 def quick() -> Params:
@@ -45,7 +45,7 @@ def by_name(results: list[Result]) -> dict[str, Result]:
 
 def test_verdict_and_registry_agree_on_every_history(run: tuple[Home, list[Result]]) -> None:
     results = by_name(run[1])
-    assert set(results) == {"bootstrapped-001", "planted-3-000"}
+    assert set(results) == {"bootstrapped-001", "trending-3-000"}
     for result in results.values():
         assert result.promoted == (result.verdict == "promote")
         assert result.promoted == (not result.failed)
@@ -69,17 +69,19 @@ def test_other_settings_are_other_results(run: tuple[Home, list[Result]]) -> Non
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
-    damaged = tmp_path / "planted-2-000.json"
+    damaged = tmp_path / "trending-2-000.json"
     damaged.write_text('{"history": {}}')
-    with pytest.raises(CorruptFile, match=r"planted-2-000\.json: is no result of a history"):
+    with pytest.raises(CorruptFile, match=r"trending-2-000\.json: is no result of a history"):
         calibration.read(damaged)
 
 
 def test_half_of_the_markets_without_edge_are_of_either_kind() -> None:
     made = histories(5, 2)
     assert [one.kind for one in made[:5]] == ["bootstrapped"] * 3 + ["randomised"] * 2
-    assert sorted({one.edge for one in made[5:]}) == [0.5, 1.0, 1.5, 2.0, 3.0]
-    assert len({one.name for one in made}) == len(made) == 15
+    for kind in ("trending", "reverting"):
+        assert [one.edge for one in made if one.kind == kind][::2] == [0.5, 1.0, 1.5, 2.0, 3.0]
+    assert len({one.name for one in made}) == len(made) == 25
+    assert min(one.number for one in made) == calibration.FIRST  # none that chose a threshold
 
 
 def test_an_edge_is_found_once_enough_bars_show_it() -> None:
@@ -116,7 +118,7 @@ def test_the_first_bars_of_evidence_hold_nothing_of_the_later_ones() -> None:
 
 
 def result(edge: float, number: int, promoted: bool, after: int | None = None) -> Result:
-    kind = "planted" if edge else "randomised"
+    kind = "reverting" if edge else "randomised"
     failed = () if promoted else ("deflated", "difference")
     verdict = "promote" if promoted else "refuse"
     return Result(
@@ -136,8 +138,13 @@ def test_the_page_counts_what_the_results_say() -> None:
     assert "6 histories at commit `cccccccccccc`, 0.1 processor hours." in page
     assert "| **no edge, together** | 1 of 2 | 1.3% to 98.7% | 1.50 | 0.50 |  |" in page
     # Of 210, 420, 630 and never the median is 420 bars: 20 months.
-    assert "| planted, 2 | 3 of 4 | 19.4% to 99.4% | 2.50 | 0.50 | 20 months |" in page
+    assert "| planted, reverting, 2 | 3 of 4 | 19.4% to 99.4% | 2.50 | 0.50 | 20 months |" in page
     assert "deflated 50%, difference 50%" in page
+
+
+def test_every_kind_of_edge_has_a_curve_that_begins_without_edge() -> None:
+    curve = calibration_page.curves([*RESULTS, replace(RESULTS[0], verdict="refuse")])["reverting"]
+    assert [(point.edge, point.share) for point in curve] == [(0.0, 0.5), (2.0, 0.75)]
 
 
 def test_an_edge_mostly_missed_has_no_median_month() -> None:

@@ -6,13 +6,15 @@ import pytest
 from scipy.spatial import cKDTree
 
 from core.bars import BAR_COLUMNS
-from pipelines.histories import DRIFTS, REAL, SESSIONS, History, randomised, rule_sharpe
+from pipelines.edges import EDGES, SESSIONS, EdgeKind, below_average, rule_sharpe
+from pipelines.histories import REAL, History, randomised
 from sources.bundled import LISTINGS
 
 EVERY_KIND = [
     *(History("bootstrapped", n) for n in range(len(REAL))),
     *(History("randomised", n) for n in range(len(REAL))),
-    History("planted", 0, 2.0),
+    History("trending", 0, 2.0),
+    History("reverting", 0, 2.0),
 ]
 
 
@@ -57,6 +59,14 @@ def test_random_phases_keep_drift_and_autocorrelation_and_nothing_else() -> None
     assert heavy > 5.0 > 3.5 > normal
 
 
+@pytest.mark.parametrize("kind", ["trending", "reverting"])
 @pytest.mark.parametrize("edge", [0.5, 2.0, 3.0])
-def test_the_planted_rule_earns_its_edge_after_costs(edge: float) -> None:
-    assert rule_sharpe(DRIFTS[edge]) == pytest.approx(edge, abs=0.02)
+def test_the_planted_rule_earns_its_edge_after_costs(kind: EdgeKind, edge: float) -> None:
+    assert rule_sharpe(kind, EDGES[kind].strengths[edge]) == pytest.approx(edge, abs=0.02)
+
+
+def test_the_reverting_rule_is_a_short_average_and_knows_no_later_close() -> None:
+    close = np.array([10.0, 9.0, 9.5, 12.0, 11.0])
+    # Averages of logs with weight 1/3 for the newest, from 0: below, below, above, above.
+    assert below_average(close).tolist() == [0.0, 1.0, 1.0, 0.0, 0.0]
+    assert below_average(np.append(close, 1.0))[:5].tolist() == below_average(close).tolist()

@@ -20,8 +20,9 @@ from core.home import Home
 from registry import models
 from registry.bundle import load_bundle
 from registry.connection import backend_uri, connect, masked
-from registry.gate import GateReport, judge
+from registry.gate import judge
 from registry.tracking import run_address, start_run
+from registry.verdict import GateReport
 
 
 @pytest.fixture(autouse=True)

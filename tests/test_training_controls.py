@@ -13,7 +13,8 @@ from features.dataset import Dataset
 from features.scaler import Scaler
 from features.spec import FeatureSpec
 from registry.baselines import make_baseline
-from registry.gate import Evidence, judge
+from registry.evidence import Evidence
+from registry.gate import judge
 from registry.policy import Policy
 from training import backtest
 from training.learn import train

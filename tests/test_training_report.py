@@ -8,7 +8,8 @@ from core.settings import Gate
 from features.dataset import Dataset
 from features.scaler import Scaler
 from registry.baselines import make_baseline
-from registry.gate import Evidence, Stress, judge
+from registry.evidence import Evidence, Stress
+from registry.gate import judge
 from registry.policy import Policy
 from training.backtest import BacktestResult, run
 from training.report import Report, render

@@ -4,14 +4,15 @@ Owns one drawing, as SVG text that the same numbers always draw the same. Comput
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.figures import CANDIDATE, GRID, INK, LOSS
+from training.figures import CANDIDATE, GRID, INK, LOSS, OTHERS
 from training.picture import LOOK
 
 FALSE_PROMOTIONS = 0.05  # what the interval at edge 0 should stay below
 WANTED_POWER = 0.80  # at a planted net Sharpe ratio of 2
+SHIFT = 0.03  # of each further curve to the right, so that intervals do not cover each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +25,29 @@ class Point:
     high: float
 
 
-def draw(points: Sequence[Point]) -> bytes:
-    """Return one SVG."""
+def draw(curves: Mapping[str, Sequence[Point]]) -> bytes:
+    """Return one SVG with a curve for every kind of edge."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.subplots()
-        edges, shares = [p.edge for p in points], [p.share for p in points]
-        below = [max(0.0, p.share - p.low) for p in points]
-        above = [max(0.0, p.high - p.share) for p in points]
-        axes.errorbar(
-            edges, shares, yerr=[below, above], color=CANDIDATE, lw=2.0, marker="o", capsize=4
-        )
+        for number, (name, points) in enumerate(curves.items()):
+            axes.errorbar(
+                [p.edge + SHIFT * number for p in points],
+                [p.share for p in points],
+                yerr=[
+                    [max(0.0, p.share - p.low) for p in points],
+                    [max(0.0, p.high - p.share) for p in points],
+                ],
+                label=name,
+                color=(CANDIDATE, *OTHERS)[number],
+                lw=2.0,
+                marker="o",
+                capsize=4,
+            )
+        axes.legend(frameon=False, loc="lower right")
         for level, colour in ((FALSE_PROMOTIONS, LOSS), (WANTED_POWER, INK)):
             axes.axhline(level, color=colour, lw=0.8, ls="--")
         axes.grid(color=GRID, lw=0.6)

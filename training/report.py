@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
 
-from registry import gate as tests
+from registry import verdict as tests
 from registry.evidence import Evidence
 from registry.verdict import GateReport
 from training import figures

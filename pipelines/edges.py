@@ -1,0 +1,103 @@
+"""Planted edges: made-up markets in which a rule is known to earn a stated Sharpe ratio.
+
+Owns how the two kinds are made, their rules, and which strength earns what. Knows no pipeline.
+
+    trending   ``sources.planted``: a hidden drift lasts twenty days on average; the rule follows
+               a short average. The moving-average crossover, a baseline of the gate, earns a good
+               part of the same edge
+    reverting  the price strays from a random walk and comes back, half of the way each day; the
+               rule buys below a short average. No baseline of the gate earns any of it
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.signal import lfilter
+
+from registry.significance import sharpe_ratio
+from sources import planted
+
+EdgeKind = Literal["trending", "reverting"]
+
+SESSIONS = 2_772  # eleven years: one for the features to warm up, ten to learn from and judge on
+SLIPPAGE = 2e-4  # of the value traded: costs.slippage_bps of params.yaml; commissions are smaller
+RETURN = 0.5  # share of the distance to the random walk that a day takes back
+FAST = 5  # sessions of the reverting rule's exponential average
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One kind of planted edge."""
+
+    bars: Callable[[int, int, float], pd.DataFrame]  # seed, sessions, strength
+    rule: Callable[[np.ndarray], np.ndarray]  # closes (T,) -> position (T,), 1 or 0
+    strengths: Mapping[float, float]  # net Sharpe ratio of the rule -> strength
+    most: float  # strength beyond any of interest
+
+
+def reverting_bars(seed: int, sessions: int, strength: float) -> pd.DataFrame:
+    """Generate a market that strays by ``strength`` a day, as a log return, and comes back."""
+    rng = np.random.default_rng(seed)
+    strays = lfilter([1.0], [1.0, RETURN - 1.0], strength * rng.standard_normal(sessions))
+    return planted.made_bars(planted.GROWTH + np.diff(strays, prepend=0.0), rng)
+
+
+def below_average(close: np.ndarray) -> np.ndarray:
+    """Return the reverting rule's position (T,), 1 below the average of FAST sessions, else 0."""
+    smooth = 2.0 / (FAST + 1)
+    price = np.log(close / close[0])
+    average = lfilter([smooth], [1.0, smooth - 1.0], price)
+    return np.where(price < average, 1.0, 0.0)
+
+
+# Strengths are measured by `python -m pipelines.edges`.
+EDGES: Mapping[EdgeKind, Edge] = MappingProxyType(
+    {
+        "trending": Edge(
+            planted.planted_bars,
+            planted.rule,
+            {0.5: 0.00099, 1.0: 0.00214, 1.5: 0.00293, 2.0: 0.00358, 3.0: 0.00483},
+            0.01,
+        ),
+        "reverting": Edge(
+            reverting_bars,
+            below_average,
+            {0.5: 0.00247, 1.0: 0.00536, 1.5: 0.0077, 2.0: 0.01044, 3.0: 0.01995},
+            0.05,
+        ),
+    }
+)
+
+
+def rule_sharpe(kind: EdgeKind, strength: float, markets: int = 40) -> float:
+    """Return the annual Sharpe ratio of the rule after SLIPPAGE, mean over markets."""
+    edge = EDGES[kind]
+    sharpes = []
+    for seed in range(markets):
+        bars = edge.bars(seed, SESSIONS, strength)
+        close, opened = bars["close"].to_numpy(), bars["open"].to_numpy()
+        position = edge.rule(close)[:-2]  # decided at a close, held from the next open on
+        traded = np.abs(np.diff(position, prepend=0.0))
+        returns = position * (opened[2:] / opened[1:-1] - 1.0) - SLIPPAGE * traded
+        sharpes.append(float(sharpe_ratio(returns)) * np.sqrt(252.0))
+    return float(np.mean(sharpes))
+
+
+def strength_for(kind: EdgeKind, sharpe: float) -> float:
+    """Return the strength at which the rule earns ``sharpe``, by bisection."""
+    low, high = 0.0, EDGES[kind].most
+    while high - low > 5e-6:
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if rule_sharpe(kind, middle) < sharpe else (low, middle)
+    return round((low + high) / 2.0, 5)
+
+
+if __name__ == "__main__":
+    for name, planted_edge in EDGES.items():
+        for wanted in planted_edge.strengths:
+            sys.stdout.write(f"{name} {wanted:g}: {strength_for(name, wanted)}\n")
