@@ -31,11 +31,13 @@ the daily use:
   ratchet ledger decisions --last 5    what was decided, and why
   ratchet rollback aapl                back to the version before
 
-Trading is on paper. State lies under .ratchet; the environment variable RATCHET_HOME moves it.
+Trading is on paper, unless `serve --broker ibkr` and TRADING_MODE=live say otherwise. State lies
+under .ratchet; the environment variable RATCHET_HOME moves it.
 """
 
 TABLES = ("decisions", "orders", "fills", "equity", "events")
 SOURCES = ("bundled", "csv", "yfinance", "planted")
+BROKERS = ("paper", "ibkr")
 BASELINES = ("flat", "buy_and_hold", "ma_crossover", "volatility_target", "random")
 INTERVALS = ("1d", "1h", "15m", "5m", "1m")
 
@@ -193,8 +195,16 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
 def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     serve = verb(
         "serve",
-        "trade on paper with the Production version of every agent",
+        "trade with the Production version of every agent: on paper, or at a broker",
         "ratchet serve --bars-per-second 2",
+    )
+    serve.add_argument(
+        "--broker",
+        choices=BROKERS,
+        default="paper",
+        help="paper: the engine is the market. ibkr: TWS or IB Gateway at IB_HOST (127.0.0.1), "
+        "IB_PORT (4002; live 4001), IB_CLIENT_ID (1), IB_ACCOUNT (the only one); a paper account, "
+        "unless TRADING_MODE=live and the account typed allow a live one; default: %(default)s",
     )
     serve.add_argument("--agents", nargs="+", metavar="AGENT", help="default: all but the demo's")
     serve.add_argument(

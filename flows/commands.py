@@ -198,9 +198,16 @@ def serve(home: Home, options: argparse.Namespace) -> int:
         stay=options.stay,
         fresh=options.fresh,
         processes=options.processes,
+        broker=options.broker,
+        ask=_typed,
     )
     print(as_table(result))
     return 0
+
+
+def _typed(question: str) -> str:
+    """Return what a person typed; without a terminal there is none."""
+    return input(question) if sys.stdin.isatty() else ""
 
 
 def pause(home: Home, options: argparse.Namespace) -> int:

@@ -1,9 +1,11 @@
 """Serving a home: feeds built from its data, and the worker that trades on them.
 
-Owns the composition: which feed from which files or vendor. Knows nothing of how a bar is traded.
+Owns the composition: which feed from which files or vendor, which broker, which desk.
+Knows nothing of how a bar is traded.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from core.calendar import is_partial, newest_complete
 from core.errors import ConfigError, DataError
 from core.home import Home
 from core.settings import Params
+from serving.brokers.choice import Ask, BrokerName, make_broker, nobody
 from serving.feeds import Feed, PollingFeed, ReplayFeed
 from serving.history import Instrument
 from serving.logs import NAME
@@ -113,14 +116,18 @@ def serve(
     stay: bool = False,
     fresh: bool = False,
     processes: bool = False,
+    broker: BrokerName = "paper",
+    ask: Ask = nobody,
 ) -> SessionResult:
-    """Trade on paper until the feed ends (``stay``: until stopped); return the session's result.
+    """Trade until the feed ends (``stay``: until stopped); return the session's result.
 
     A session that was interrupted is resumed; ``fresh`` opens a new one instead.
-    ``processes`` gives each agent a process of its own.
-    Raises ``NotAllowed`` when TRADING_MODE asks for live trading or another worker serves ``home``.
+    ``processes`` gives each agent a process of its own; ``ask`` puts a question to a person.
+    Raises ``NotAllowed`` where TRADING_MODE, broker, account and a person's word do not agree, or
+    another worker serves ``home``.
     """
     chosen = served_agents(params, agents)
+    execution = make_broker(broker, os.environ, ask, feed)
     source = make_feed(home, params, chosen, feed, bars_per_second)
     desk = None
     if processes:
@@ -128,7 +135,10 @@ def serve(
 
         desk = gateway_of(home)
     try:
-        return Worker(home, params, chosen, source, desk=desk, stay=stay, fresh=fresh).run()
+        worker = Worker(
+            home, params, chosen, source, broker=execution, desk=desk, stay=stay, fresh=fresh
+        )
+        return worker.run()
     finally:
         if desk is not None:
             desk.end()

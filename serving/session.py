@@ -33,8 +33,8 @@ def require_paper(trading_mode: str | None) -> None:
         return
     if trading_mode == "live":
         raise NotAllowed(
-            "TRADING_MODE=live: this Ratchet trades on paper only, no live broker is connected; "
-            "unset TRADING_MODE"
+            "TRADING_MODE=live: the paper broker has no real money to trade; name the one that has "
+            "with --broker ibkr, or unset TRADING_MODE"
         )
     raise ConfigError(f"TRADING_MODE={trading_mode}: expected `paper`")
 
@@ -48,20 +48,26 @@ def instruments_of(params: Params, agent: str) -> tuple[Instrument, Instrument]:
     )
 
 
-def open_session(ledger: Ledger, broker: str, feed: str, fresh: bool) -> int:
+def open_session(ledger: Ledger, broker: str, feed: str, fresh: bool, mode: str = PAPER) -> int:
     """Return the newest session if it can be continued, else a new one; note the start."""
     last = ledger.last(rows.Session)
     session = last.session if last else 0
     closed = last is None or any(
         event.kind == "closed" for event in ledger.rows(rows.SessionEvent, session=session)
     )
-    same = last is not None and (last.broker, last.feed) == (broker, feed)
+    same = last is not None and (last.broker, last.feed, last.mode) == (broker, feed, mode)
     with ledger.transaction():
         if fresh or closed or not same:
             session += 1
-            ledger.add(rows.Session(session=session, broker=broker, feed=feed, mode=PAPER))
+            ledger.add(rows.Session(session=session, broker=broker, feed=feed, mode=mode))
         ledger.add(session_event(session, "started"))
     return session
+
+
+def account_of(ledger: Ledger, session: int) -> str:
+    """Return how the session's account was named when it was traded first; empty: not yet."""
+    bound = ledger.last(rows.RiskEvent, session=session, kind="account")
+    return bound.detail if bound else ""
 
 
 def session_event(session: int, kind: str, detail: str = "") -> rows.SessionEvent:

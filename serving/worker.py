@@ -34,6 +34,7 @@ from serving.session import (
     Model,
     Opening,
     Seat,
+    account_of,
     note_alias,
     open_session,
     production_models,
@@ -113,13 +114,13 @@ class Worker:
         ):
             models = production_models(self._ledger, self._shelf, self._agents, self._log)
             self._session = open_session(
-                self._ledger, self._broker.name, self._feed.name, self._fresh
+                self._ledger, self._broker.name, self._feed.name, self._fresh, self._broker.mode
             )
             try:
                 warm_up()  # or the first bar would wait
                 self._open_seats(models)
                 if self._remote:  # only now: it must know the ledger's orders as ours
-                    self._remote.begin()
+                    self._remote.begin(account_of(self._ledger, self._session))
                 self._trade()
             except BaseException as error:
                 self._fail(error)
@@ -193,6 +194,7 @@ class Worker:
                 continue
             self._desk.tend()
             if isinstance(message, Stop):
+                self._hear()
                 self._end("stopped", message.reason)
                 return
             if isinstance(message, FeedEnded) and self._feed_ended(message):
@@ -298,6 +300,7 @@ class Worker:
         """Close the session; return whether the worker is done as well."""
         if message.error is not None:
             raise message.error
+        self._hear()
         self._ended = True
         self._end("closed", "the feed has no more bars")
         return not self._stay

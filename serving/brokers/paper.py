@@ -37,6 +37,7 @@ class PaperBroker:
     """Implements ``serving.brokers.port.Broker``; one symbol per sleeve."""
 
     name = "paper"
+    mode = "paper"
     remote = False
 
     def __init__(self) -> None:

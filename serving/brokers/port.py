@@ -105,6 +105,7 @@ class Broker(Protocol):
     """Executes tickets; every method may raise ``BrokerError``."""
 
     name: str
+    mode: str  # paper or live
     remote: bool  # answers late or not at all, and needs stops and targets placed as orders
 
     def restore(self, working: Sequence[tuple[Ticket, Report]], entries: Sequence[Ticket]) -> None:
@@ -135,8 +136,11 @@ class Broker(Protocol):
 class RemoteBroker(Broker, Protocol):
     """A broker across a network: what it says between closes, and what became of an order."""
 
-    def begin(self) -> None:
-        """Connect and take up what is there; without a link, go on trying."""
+    def begin(self, account: str = "") -> None:
+        """Connect and take up what is there; without a link, go on trying.
+
+        ``account``: how an event of kind ``account`` named the session's; no other is traded.
+        """
 
     def close(self) -> None:
         """End the connection; orders stay."""

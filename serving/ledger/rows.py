@@ -32,7 +32,7 @@ class Session(Row):
 
     broker: str
     feed: str  # what delivered the bars; a session is resumed with the same feed only
-    mode: str  # paper
+    mode: str  # paper or live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

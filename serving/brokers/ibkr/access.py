@@ -4,6 +4,7 @@ Owns the environment variables IB_HOST, IB_PORT, IB_CLIENT_ID, IB_ACCOUNT and TR
 the default; accounts of IBKR's paper trading begin with D. Opens no connection.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,11 @@ def confirm_live(access: Access, typed: str) -> None:
             "TRADING_MODE=live needs IB_ACCOUNT, and that account typed to confirm; "
             "nothing was started"
         )
+
+
+def named(account: str) -> str:
+    """Return a name of an account that tells it from others and does not give it away."""
+    return f"{masked(account)} ({hashlib.sha256(account.encode()).hexdigest()[:12]})"
 
 
 def masked(account: str) -> str:

@@ -9,6 +9,7 @@ hears.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,12 +24,13 @@ from core.errors import BrokerError, BrokerUnavailable, NotAllowed
 from core.risk import Rules
 from serving import booking
 from serving.brokers.ibkr import wire
-from serving.brokers.ibkr.access import Access
+from serving.brokers.ibkr.access import Access, named
 from serving.brokers.ibkr.book import OrderBook
 from serving.brokers.ibkr.link import Link, Pace
 from serving.brokers.port import WORKING, Execution, News, Position, Report, Settled, Ticket
 
 ACCOUNT_ZONE = ZoneInfo("US/Eastern")  # executions are kept for its day
+LOOK_SECONDS = 0.05  # between two looks whether the link was refused for good
 CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
 
 
@@ -50,7 +52,9 @@ class IbkrBroker:
         self._now = now
         self._too_late = too_late
         self._access = access
+        self.mode: str = access.mode
         self._account = ""
+        self._bound = ""  # the session's account, as ``named``
         self._book = OrderBook()
         self._lock = threading.Lock()  # of the book; never held while waiting
         self._one_at_a_time = asyncio.Lock()  # overlapping requests of one kind lose the first
@@ -65,14 +69,20 @@ class IbkrBroker:
 
     # -- the life of the link
 
-    def begin(self) -> None:
+    def begin(self, account: str = "") -> None:
         """Connect; wait for the first answer, but trade without it when it comes later.
 
-        Raises ``NotAllowed`` when account and mode do not fit.
+        Raises ``NotAllowed`` when account, mode and session do not fit.
         """
+        self._bound = account
         self._link.start()
         pace = self._link.pace
-        self._ready.wait(pace.connect + pace.patience)
+        deadline = time.monotonic() + pace.connect + pace.patience
+        while not self._ready.wait(LOOK_SECONDS) and time.monotonic() < deadline:
+            self._require_allowed()
+        self._require_allowed()
+
+    def _require_allowed(self) -> None:
         if self._link.refused:
             raise NotAllowed(str(self._link.refused))
 
@@ -86,11 +96,23 @@ class IbkrBroker:
 
     async def came_up(self, ib: IB) -> None:
         self._account = self._access.agrees_with(ib.managedAccounts())
+        self._bind(named(self._account))
         self._contracts.clear()
         self._refusals.clear()
         await self._ask_all(ib)
         self._ready.set()
         self._said.set()
+
+    def _bind(self, account: str) -> None:
+        """A session's books are of one account, and of no other."""
+        if not self._bound:
+            self._bound = account
+            self.tell("account", account)
+        if account != self._bound:
+            raise NotAllowed(
+                f"the session trades {self._bound}, logged in is {account}; log in to the "
+                "session's account, or begin a new session with --fresh"
+            )
 
     def went_down(self) -> None:
         self._ready.clear()
@@ -272,6 +294,8 @@ class IbkrBroker:
         return self._said.wait(seconds)
 
     def news(self) -> News:
+        """Return what is new; ``NotAllowed`` once the link may never be made again."""
+        self._require_allowed()
         self._said.clear()
         with self._lock:
             events, self._events = tuple(self._events), []

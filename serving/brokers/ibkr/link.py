@@ -10,9 +10,9 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ib_async import IB, StartupFetch
 from ib_async.wrapper import RequestError
@@ -60,7 +60,7 @@ class Link:
         self._access = access
         self._owner = owner
         self.pace = pace or Pace()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop  # from the start on
         self._thread = threading.Thread(target=self._run, name="ibkr", daemon=True)
         self._ib: IB | None = None
         self._closing = False
@@ -72,6 +72,7 @@ class Link:
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     def close(self) -> None:
@@ -129,6 +130,7 @@ class Link:
         for name in ("ib_async.ib", "ib_async.wrapper", "ib_async.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we tell it in our own words
         self._loop.run_until_complete(self._live())
+        self._loop.run_until_complete(_ended(asyncio.all_tasks(self._loop)))
         self._loop.close()
 
     async def _live(self) -> None:
@@ -146,7 +148,7 @@ class Link:
             finally:
                 self._ib = None
                 self._owner.went_down()
-                self._tasks.clear()
+                await _ended(self._tasks)
                 ib.disconnect()
             if not self._closing:
                 self._tell_down()
@@ -220,3 +222,11 @@ class Link:
         self._lost = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._lost.wait(), seconds)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what still waits for answers of a connection that is gone, and see it end."""
+    left = [task for task in tasks if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
