@@ -72,7 +72,7 @@ def _machine(loop: Callable[..., None], folder: Path | None) -> Callable[..., No
         before, config.CACHE_DIR = config.CACHE_DIR, str(folder or "")
         try:
             machine: Callable[..., None] = numba.njit(
-                loop, error_model="numpy", cache=folder is not None
+                loop, error_model="numpy", nogil=True, cache=folder is not None
             )
         finally:
             config.CACHE_DIR = before

@@ -67,9 +67,10 @@ class Scaler:
             )
         if self.kind == "rolling":
             return self._transform_rolling(rows)
-        scaled = (rows - np.array(self.centre)) / np.array(self.spread)
-        clipped: npt.NDArray[np.float32] = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        return clipped
+        scaled = rows - np.array(self.centre)
+        scaled /= np.array(self.spread)
+        clipped: npt.NDArray[np.float64] = np.clip(scaled, -self.clip, self.clip, out=scaled)
+        return clipped.astype(np.float32)
 
     def _transform_rolling(self, rows: Array) -> npt.NDArray[np.float32]:
         result = np.full(rows.shape, np.nan, dtype=np.float32)

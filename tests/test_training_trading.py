@@ -1,5 +1,6 @@
 """Trading side by side: what becomes of an account never depends on who sits beside it."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from registry.baselines import BASELINES, make_baseline
 from registry.policy import Policy
 from training.backtest import BacktestResult, run, run_all
 from training.export import policy_onnx
+from training.paths import run as run_paths
 from training.splits import Window
 from training.trading import Seat, trade
 
@@ -81,6 +83,38 @@ def test_accounts_may_have_rules_of_their_own(apple: Dataset, scaler: Scaler, wi
     rows = Window(start, start + BARS)
     assert written(cheap) == written(run(policy, apple, scaler, FREE, rows, CASH))
     assert other.equity[-1] < cheap.equity[-1]
+
+
+def rolling(dataset: Dataset, window: int) -> Dataset:
+    """Return a dataset whose observations look back: rows of a window, each scaled by 30 bars."""
+    spec = replace(dataset.spec, window=window, scaler="rolling", rolling_window=30)
+    return Dataset.of("AAPL", "AAPL", dataset.market, dataset.table, spec)
+
+
+@pytest.mark.parametrize("kind", ["as it is", "looking back", "of unequal length"])
+def test_a_path_is_its_backtest_to_the_last_bit(
+    apple: Dataset, scaler: Scaler, width: int, kind: str
+) -> None:
+    whole, bars = apple, 300  # more than one block of them
+    if kind == "looking back":
+        whole = rolling(apple, 3)
+        scaler, width = Scaler.fit(whole.table, whole.spec), 3 * (width - 11) + 11
+    lengths = (400, 450 if kind == "of unequal length" else 400)
+    first = whole.first_row - whole.spec.look_back_rows
+    histories = [
+        whole.rows(first + 10 * n, first + 10 * n + length)
+        for n, length in enumerate((*lengths, 400))
+    ]
+    start = max(history.first_row for history in histories)
+    policy, rows = network(width, 3), Window(start, start + bars)
+    paths = run_paths(policy, histories, scaler, RULES, rows, CASH)
+    for place, history in enumerate(histories):
+        alone = run(policy, history, scaler, RULES, rows, CASH)
+        assert len(alone.trades) > 3
+        assert paths.equity[:, place].tobytes() == alone.equity.tobytes()
+        assert paths.returns[:, place].tobytes() == alone.returns.tobytes()
+        assert paths.sharpe(252.0)[place] == pytest.approx(alone.metrics["sharpe"])
+        assert paths.max_drawdown()[place] == pytest.approx(alone.metrics["max_drawdown"])
 
 
 def test_a_seat_outside_its_dataset_is_refused(apple: Dataset, scaler: Scaler, width: int) -> None:

@@ -6,7 +6,7 @@ becomes of one never depends on who sits beside it. Keeps nothing; knows neither
 comes from nor what its result decides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -21,9 +21,11 @@ from core.risk import Verdict
 from core.rules import Rules
 from features.account import account_features
 from features.dataset import Dataset
-from features.observation import observe_rows
+from features.observation import observe, observe_rows
 from features.scaler import Scaler
 from registry.policy import Decision
+
+BLOCK_BARS = 128
 
 
 class Decides(Protocol):
@@ -54,20 +56,59 @@ class Traded(NamedTuple):
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Desk:
     """Accounts that one policy decides for, in one call."""
 
-    policy: Decides
-    accounts: slice
-    table: np.ndarray  # float32 (rows, d), scaled, of all its datasets
-    window: int
-    start: np.ndarray  # int (accounts,), rows of ``table``
+    def __init__(self, seats: Sequence[Seat], begin: int) -> None:
+        self.policy = seats[0].policy
+        self._accounts = slice(begin, begin + len(seats))
+        self._view = _view(seats)
 
     def observe(self, bar: int, account: np.ndarray) -> np.ndarray:
-        """Return what its accounts see at the close of bar ``bar``."""
-        rows = self.start + bar
-        return np.asarray(observe_rows(self.table, rows, self.window, account[self.accounts]))
+        """Return what its accounts see at the close of bar ``bar``, float32 (n, D)."""
+        return self._view(bar, account[self._accounts])
+
+
+View = Callable[[int, np.ndarray], np.ndarray]  # bar, account features (n, a) -> observations
+
+
+def _view(seats: Sequence[Seat]) -> View:
+    """Return what accounts of one scaler see, bar by bar."""
+    if len({id(seat.dataset) for seat in seats}) > 1:
+        return _Histories(seats)
+    first = seats[0]
+    table, window = first.scaler.transform(first.dataset.table), first.dataset.spec.window
+    start = np.array([seat.start for seat in seats])
+    return lambda bar, account: np.asarray(observe_rows(table, start + bar, window, account))
+
+
+class _Histories:
+    """What accounts on histories of their own see: scaled a block of bars at a time.
+
+    A block lies in the processor's cache, and what one step of all accounts reads lies together.
+    """
+
+    def __init__(self, seats: Sequence[Seat]) -> None:
+        self._seats, self._scaler = seats, seats[0].scaler
+        spec = seats[0].dataset.spec
+        self._window, self._before = spec.window, spec.window - 1
+        shape = (BLOCK_BARS + self._before, len(seats), len(spec.columns))
+        self._block, self._stop = np.empty(shape, np.float32), 0
+
+    def __call__(self, bar: int, account: np.ndarray) -> np.ndarray:
+        if bar == self._stop:
+            self._scale(bar)
+        at = bar % BLOCK_BARS
+        return np.asarray(observe(self._block[at : at + self._window].swapaxes(0, 1), account))
+
+    def _scale(self, bar: int) -> None:
+        self._stop = bar + BLOCK_BARS
+        known = self._scaler.look_back_rows
+        for place, seat in enumerate(self._seats):
+            first = seat.start + bar - self._before
+            rows = seat.dataset.table[first - known : seat.start + self._stop]
+            scaled = self._scaler.transform(rows)[known:]
+            self._block[: len(scaled), place] = scaled
 
 
 def trade(
@@ -86,12 +127,12 @@ def trade(
     """
     for seat in seats:
         _check(seat, bars)
-    market, start = _market(seats)
+    market, start, stride = _market(seats)
     desks = _desks(seats)
     state = open_accounts(len(seats), 1, cash)
     asked = np.full((len(seats), 1), np.nan)
     for bar in range(bars):
-        rows = market.at(start + bar)
+        rows = market.at(start + bar * stride)
         settled, fills = settle(state, rows, rules)
         account = account_features(settled, rows)
         observations = tuple(desk.observe(bar, account) for desk in desks)
@@ -125,45 +166,31 @@ def _decide(desks: Sequence[_Desk], observations: Sequence[np.ndarray]) -> Decis
     )
 
 
-def _market(seats: Sequence[Seat]) -> tuple[PackedMarket, np.ndarray]:
-    """Return every dataset's bars in one table, and where in it each seat begins."""
-    datasets = list({id(seat.dataset): seat.dataset for seat in seats}.values())
-    first = _firsts(datasets)
-    tables = [PackedMarket.of(dataset.market).table for dataset in datasets]
-    table = tables[0] if len(tables) == 1 else np.concatenate(tables)
-    start = np.array([first[id(seat.dataset)] + seat.start for seat in seats])
-    return PackedMarket(table), start
+def _market(seats: Sequence[Seat]) -> tuple[PackedMarket, np.ndarray, int]:
+    """Return every dataset's bars in one table, where in it each seat begins, and its stride.
+
+    Histories of one length lie side by side, bar by bar; others one after the other.
+    """
+    datasets = {id(seat.dataset): seat.dataset for seat in seats}
+    parts = [PackedMarket.of(dataset.market).table for dataset in datasets.values()]
+    lengths = [len(part) for part in parts]
+    if len(parts) > 1 and len(set(lengths)) == 1:
+        table = np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+        first, stride = list(range(len(parts))), len(parts)
+    else:
+        table = np.concatenate(parts)
+        first, stride = np.cumsum([0, *lengths[:-1]]).tolist(), 1
+    places = dict(zip(datasets, first, strict=True))
+    start = np.array([places[id(seat.dataset)] + seat.start * stride for seat in seats])
+    return PackedMarket(table), start, stride
 
 
 def _desks(seats: Sequence[Seat]) -> list[_Desk]:
     """Put neighbours with one policy and one scaler at one desk."""
-    desks, begin = [], 0
-    tables: dict[tuple[int, int], np.ndarray] = {}
+    desks: list[_Desk] = []
+    begin = 0
     for _, group in groupby(seats, lambda seat: (id(seat.policy), id(seat.scaler))):
         members = list(group)
-        datasets = {id(seat.dataset): seat.dataset for seat in members}
-        scaler, first = members[0].scaler, _firsts(list(datasets.values()))
-        scaled = []
-        for name, dataset in datasets.items():
-            key = (name, id(scaler))
-            if key not in tables:
-                tables[key] = scaler.transform(dataset.table)
-            scaled.append(tables[key])
-        desks.append(
-            _Desk(
-                policy=members[0].policy,
-                accounts=slice(begin, begin + len(members)),
-                table=scaled[0] if len(scaled) == 1 else np.concatenate(scaled),
-                window=members[0].dataset.spec.window,
-                start=np.array([first[id(seat.dataset)] + seat.start for seat in members]),
-            )
-        )
+        desks.append(_Desk(members, begin))
         begin += len(members)
     return desks
-
-
-def _firsts(datasets: Sequence[Dataset]) -> dict[int, int]:
-    """Return the first row of every dataset in a table of all, one after the other."""
-    lengths = [len(dataset) for dataset in datasets]
-    firsts = np.cumsum([0, *lengths[:-1]]).tolist()
-    return {id(dataset): row for dataset, row in zip(datasets, firsts, strict=True)}
