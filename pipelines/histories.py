@@ -22,7 +22,7 @@ import pandas as pd
 
 from core import calendar
 from pipelines.edges import EDGES, SESSIONS
-from registry.significance import stationary_bootstrap
+from registry.resampling import stationary_bootstrap
 from sources.bundled import LISTINGS
 from sources.planted import FIRST, LAST
 

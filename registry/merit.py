@@ -11,7 +11,7 @@ import numpy as np
 from core.settings import Gate
 from registry.evidence import Evidence, Record
 from registry.significance import STILL, deflated_sharpe, expected_maximum_sharpe, share_better
-from registry.superiority import superior_p_value
+from registry.superiority import superior_p_values
 from registry.verdict import CHOICE, EQUITY, Reason
 
 
@@ -84,16 +84,14 @@ def _superiority(record: Record, settings: Gate) -> Reason:
     Scaled to the same deviation, means differ as Sharpe ratios do: half the exposure is no loss.
     """
     seeds = _scaled(record.seeds)
-    p_values = {
-        name: superior_p_value(
-            seeds,
-            _scaled(returns),
-            settings.bootstrap_samples,
-            settings.bootstrap_block_bars,
-            np.random.default_rng(settings.seed),
-        )
-        for name, returns in record.baselines.items()
-    }
+    found = superior_p_values(
+        seeds,
+        _scaled(np.stack(list(record.baselines.values()))),
+        settings.bootstrap_samples,
+        settings.bootstrap_block_bars,
+        np.random.default_rng(settings.seed),
+    )
+    p_values = dict(zip(record.baselines, found.tolist(), strict=True))
     hardest = max(p_values, key=lambda name: p_values[name])
     p, level = p_values[hardest], settings.superiority_level
     return Reason(

@@ -10,9 +10,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from registry.resampling import moments
+
 EULER_MASCHERONI = 0.5772156649015329
 STILL = 1e-12  # a standard deviation below this is a series that does not move
-CHUNK = 256  # resamples at once: keeps a long hold-out within memory
 
 _normal = NormalDist()
 
@@ -22,23 +23,6 @@ def sharpe_ratio(returns: np.ndarray) -> np.ndarray:
     deviation = returns.std(axis=-1, ddof=1)
     moves = deviation > STILL
     return np.where(moves, returns.mean(axis=-1) / np.where(moves, deviation, 1.0), 0.0)
-
-
-def stationary_bootstrap(
-    bars: int, samples: int, mean_block: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Return row indices (samples, bars): circular blocks of geometric length.
-
-    Politis and Romano (1994), The Stationary Bootstrap, JASA 89: each index follows its
-    predecessor, or with probability 1 / mean_block starts anew at a random bar.
-    """
-    anew = rng.random((samples, bars)) < 1.0 / mean_block
-    anew[:, 0] = True
-    starts = rng.integers(0, bars, size=(samples, bars))
-    position = np.arange(bars)
-    newest_start = np.maximum.accumulate(np.where(anew, position, 0), axis=1)
-    begun = np.take_along_axis(starts, newest_start, axis=1)
-    return (begun + position - newest_start) % bars
 
 
 def share_better(
@@ -53,14 +37,10 @@ def share_better(
     All series (T,) are resampled by the same indices, so what they share cancels. A tie is not
     better: the share against itself is 0.
     """
-    better = np.zeros(len(references), dtype=np.int64)
-    for start in range(0, samples, CHUNK):
-        count = min(CHUNK, samples - start)
-        rows = stationary_bootstrap(len(candidate), count, mean_block, rng)
-        own = sharpe_ratio(candidate[rows])
-        for i, reference in enumerate(references):
-            better[i] += np.count_nonzero(own > sharpe_ratio(reference[rows]))
-    return [float(count / samples) for count in better]
+    found = moments(np.stack([candidate, *references]), samples, mean_block, rng)
+    moves = found.deviation > STILL
+    sharpe = np.where(moves, found.mean / np.where(moves, found.deviation, 1.0), 0.0)
+    return [float(np.mean(sharpe[0] > other)) for other in sharpe[1:]]
 
 
 def expected_maximum_sharpe(trials: int, variance: float) -> float:

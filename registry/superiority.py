@@ -7,19 +7,20 @@ import math
 
 import numpy as np
 
-from registry.significance import CHUNK, STILL, stationary_bootstrap
+from registry.resampling import moments
+from registry.significance import STILL
 
 
-def superior_p_value(
+def superior_p_values(
     models: np.ndarray,
-    benchmark: np.ndarray,
+    benchmarks: np.ndarray,
     samples: int,
     mean_block: float,
     rng: np.random.Generator,
-) -> float:
-    """Return the p-value of "no model has a higher mean than the benchmark".
+) -> np.ndarray:
+    """Return, per benchmark, the p-value of "no model has a higher mean than it", (B,).
 
-    ``models`` (K, T) and ``benchmark`` (T,): performance per bar, no NaN. Hansen (2005), A Test
+    ``models`` (K, T) and ``benchmarks`` (B, T): performance per bar, no NaN. Hansen (2005), A Test
     for Superior Predictive Ability, JBES 23(4): the largest studentised mean difference against
     its distribution under the stationary bootstrap, where models that are worse beyond doubt
     keep their means (the *consistent* p-value). 1 where no model is better, or none differs.
@@ -27,15 +28,19 @@ def superior_p_value(
     Beside ``arch.bootstrap.SPA``: that one compares means that are not studentised, so that the
     most volatile model decides; with a single model the two agree.
     """
-    difference = models - benchmark
-    bars = difference.shape[1]
-    mean = difference.mean(axis=1)
-    resampled = np.empty((len(models), samples))
-    for start in range(0, samples, CHUNK):
-        count = min(CHUNK, samples - start)
-        rows = stationary_bootstrap(bars, count, mean_block, rng)
-        weight = _weights(rows, bars)
-        resampled[:, start : start + count] = difference @ weight.T
+    bars = models.shape[1]
+    found = moments(np.concatenate([models, benchmarks]), samples, mean_block, rng).mean
+    resampled, of_benchmarks = found[: len(models)], found[len(models) :]
+    return np.array(
+        [
+            _p_value((models - benchmark).mean(axis=1), resampled - other, bars)
+            for benchmark, other in zip(benchmarks, of_benchmarks, strict=True)
+        ]
+    )
+
+
+def _p_value(mean: np.ndarray, resampled: np.ndarray, bars: int) -> float:
+    """Return the p-value from mean differences (K,) and those of every resample (K, samples)."""
     spread = resampled.std(axis=1)
     differs = spread > STILL
     if not differs.any():
@@ -46,11 +51,3 @@ def superior_p_value(
     centre = np.where(plausible, mean, 0.0)
     null = np.maximum(0.0, ((resampled - centre[:, None]) / spread[:, None]).max(axis=0))
     return float(np.mean(null >= statistic))
-
-
-def _weights(rows: np.ndarray, bars: int) -> np.ndarray:
-    """Return how often each bar is in each resample, (samples, bars), as a share."""
-    samples = len(rows)
-    place = rows + bars * np.arange(samples)[:, None]
-    counts = np.bincount(place.ravel(), minlength=samples * bars).reshape(samples, bars)
-    return np.asarray(counts / bars)

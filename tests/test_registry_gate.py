@@ -12,6 +12,7 @@ from core.errors import RegistryError
 from core.settings import Gate
 from registry.evidence import Stress
 from registry.gate import judge
+from registry.resampling import moments, stationary_bootstrap
 from registry.selection import Overfitting
 from registry.significance import (
     deflated_sharpe,
@@ -20,7 +21,6 @@ from registry.significance import (
     probabilistic_sharpe,
     share_better,
     sharpe_ratio,
-    stationary_bootstrap,
 )
 from registry.verdict import GateReport, Reason
 
@@ -67,6 +67,17 @@ def test_bootstrap_blocks_have_the_mean_length_and_cover_evenly() -> None:
     # A new block begins with probability 1/10, less the 1 in 500 that happens to follow on.
     assert abs(1.0 - follows.mean() - 0.1 * (1 - 1 / 500)) < 0.003
     assert abs(np.bincount(rows.ravel(), minlength=500) / 400 - 1.0).max() < 0.35
+
+
+def test_moments_are_those_of_the_resampled_rows() -> None:
+    series = np.random.default_rng(3).normal(5.0, 0.01, (2, 150))
+    series = np.concatenate([series, np.full((1, 150), 0.1)])
+    found = moments(series, 300, 7.0, np.random.default_rng(4))
+    rng = np.random.default_rng(4)
+    rows = np.concatenate([stationary_bootstrap(150, n, 7.0, rng) for n in (256, 44)])
+    assert found.mean == pytest.approx(series[:, rows].mean(axis=2), abs=1e-12)
+    assert found.deviation == pytest.approx(series[:, rows].std(axis=2, ddof=1), abs=1e-12)
+    assert not found.deviation[2].any()  # what does not move, does not move in any resample
 
 
 def test_bootstrap_is_the_same_in_one_chunk_and_many() -> None:

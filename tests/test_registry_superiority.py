@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from arch.bootstrap import SPA, StationaryBootstrap
 
-from registry.significance import stationary_bootstrap
-from registry.superiority import superior_p_value
+from registry.resampling import stationary_bootstrap
+from registry.superiority import superior_p_values
 
 SAMPLES, BLOCK = 4_000, 8
+
+
+def superior_p_value(
+    models: np.ndarray, benchmark: np.ndarray, samples: int, block: int, rng: np.random.Generator
+) -> float:
+    return float(superior_p_values(models, benchmark[None], samples, block, rng)[0])
 
 
 @pytest.mark.parametrize("edge", [-0.05, 0.02, 0.08, 0.15])
@@ -58,6 +64,14 @@ def test_a_clear_winner_among_many_losers_is_found() -> None:
 def test_a_model_equal_to_the_benchmark_is_not_better() -> None:
     series = np.random.default_rng(10).normal(size=100)
     assert superior_p_value(series[None], series, 200, 5, np.random.default_rng(0)) == 1.0
+
+
+def test_several_benchmarks_are_tested_as_each_alone() -> None:
+    rng = np.random.default_rng(12)
+    models, benchmarks = rng.normal(0.1, 1.0, (3, 200)), rng.normal(size=(4, 200))
+    together = superior_p_values(models, benchmarks, 500, 5, np.random.default_rng(0))
+    alone = [superior_p_value(models, b, 500, 5, np.random.default_rng(0)) for b in benchmarks]
+    assert together.tolist() == alone
 
 
 def test_resampled_means_spread_as_they_do_in_arch() -> None:
