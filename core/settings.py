@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from core.errors import ConfigError, UnknownAgent, UnknownKey
 
@@ -251,6 +259,42 @@ class Paper(Section):
     snapshot_seconds: float = Field(5.0, gt=0)
 
 
+def _as_level(value: Any) -> Any:
+    """YAML reads a bare ``off`` as false and ``on`` as true."""
+    return {True: "info", False: "off"}[value] if isinstance(value, bool) else value
+
+
+# The least level that is sent; ``off``: never.
+Least = Annotated[Literal["off", "info", "warning", "critical"], BeforeValidator(_as_level)]
+
+
+class Alerts(Section):
+    """What a person is told of, and how often; where to comes from the environment."""
+
+    drawdown: Least = "info"  # a sleeve fell through one of `drawdown_steps`
+    risk_state: Least = "info"  # ACTIVE, REDUCING, HALTED
+    broker_lost: Least = "info"  # the link to the broker
+    order_refused: Least = "info"  # an order refused, waiting or overtaken
+    account: Least = "info"  # orders and positions that are not ours
+    kill_switch: Least = "info"
+    latency: Least = "info"  # from bar to order longer than `latency_ms`
+    stalled: Least = "info"  # an agent, or the worker itself, does not answer
+    signal_refused: Least = "info"
+    feed_stale: Least = "info"
+    model: Least = "warning"  # an alias that moved or was refused
+    settings: Least = "info"  # params.yaml taken over, or refused, while running
+    clip: Least = "warning"  # a limit of the whole account cut an order
+    drift: Least = "info"
+    gate: Least = "info"  # a candidate promoted or refused
+    failure: Least = "info"  # a flow or the worker ended badly
+    other: Least = "warning"
+    drawdown_steps: tuple[float, ...] = (0.05, 0.10, 0.20)  # fractions below the rolling peak
+    latency_ms: float = Field(1_000.0, gt=0)
+    stall_seconds: float = Field(30.0, gt=0)  # without a sign of life from the trading loop
+    quiet_seconds: float = Field(60.0, ge=0)  # between two messages of one event and agent
+    repeat_seconds: float = Field(300.0, gt=0)  # while what was told of lasts
+
+
 class Demo(Section):
     """What ``ratchet demo`` runs."""
 
@@ -275,6 +319,7 @@ class Params(Section):
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
     paper: Paper = Paper()
+    alerts: Alerts = Alerts()
     demo: Demo = Demo()
 
     def agent(self, name: str) -> Agent:

@@ -23,6 +23,7 @@ from serving.history import Instrument
 from serving.logs import NAME
 from serving.results import SessionResult
 from serving.session import instruments_of
+from serving.watch import watch_of
 from serving.worker import Worker
 from sources.catalogue import ingest_command, make_source
 from sources.files import read_parquet
@@ -136,7 +137,15 @@ def serve(
         desk = gateway_of(home)
     try:
         worker = Worker(
-            home, params, chosen, source, broker=execution, desk=desk, stay=stay, fresh=fresh
+            home,
+            params,
+            chosen,
+            source,
+            broker=execution,
+            desk=desk,
+            stay=stay,
+            fresh=fresh,
+            watch=watch_of(home, params.alerts, chosen),
         )
         return worker.run()
     finally:

@@ -27,6 +27,7 @@ from serving.ledger import Ledger, rows
 from serving.lock import worker_lock
 from serving.logs import logging_to
 from serving.messages import BarsArrived, FeedEnded, Message, Pause, Stop
+from serving.metrics import Meters
 from serving.pairing import Lone, Pair
 from serving.process import stopping_on_signals
 from serving.results import Latency, SessionResult, summarise
@@ -41,6 +42,7 @@ from serving.session import (
     require_paper,
     session_event,
 )
+from serving.watch import Watch, watching
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
 STATUS_SECONDS = 0.5
@@ -63,6 +65,7 @@ class Worker:
         stay: bool = False,
         environment: Mapping[str, str] = os.environ,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        watch: Watch | None = None,
     ) -> None:
         """``fresh`` opens a new session even where one could be resumed; ``stay`` keeps following
         aliases after the feed has ended, until stopped. Raises ``NotAllowed`` in live mode."""
@@ -79,6 +82,7 @@ class Worker:
         self._fresh = fresh
         self._stay = stay
         self._now = now
+        self._watch = watch or Watch(params.alerts, Meters(self._agents), now=now)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # its put is safe in a signal
         self._room = Semaphore(STEPS_AHEAD)
         self._stopping = Event()
@@ -111,11 +115,13 @@ class Worker:
             logging_to(self._home) as self._log,
             stopping_on_signals(self.stop),
             Ledger(self._home.ledger, self._now) as self._ledger,
+            watching(self._watch, self._ledger),
         ):
             models = production_models(self._ledger, self._shelf, self._agents, self._log)
             self._session = open_session(
                 self._ledger, self._broker.name, self._feed.name, self._fresh, self._broker.mode
             )
+            self._watch.recall(self._ledger.rows(rows.RiskEvent, session=self._session))
             try:
                 warm_up()  # or the first bar would wait
                 self._open_seats(models)
@@ -185,6 +191,7 @@ class Worker:
 
     def _loop(self) -> None:
         while True:
+            self._watch.beat()
             try:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
@@ -252,6 +259,7 @@ class Worker:
         if snapshot:
             self._snapshots[name] = time.monotonic()
         self._milliseconds.append(1e3 * (time.perf_counter() - began))
+        self._watch.timed(name, self._milliseconds[-1] / 1e3)
         self._log.info(
             "close",
             extra={
@@ -319,6 +327,7 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         """Note why the worker ends; where even that is impossible, the error itself says why."""
         self._log.error("failed", extra={"reason": f"{type(error).__name__}: {error}"})
+        self._watch.notice("failed", f"{type(error).__name__}: {error}")
         try:
             self._end("stopped", f"{type(error).__name__}: {error}")
         except StorageError as problem:

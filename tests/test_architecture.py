@@ -29,6 +29,8 @@ HOMES = {  # heavy library: the packages that may import it
     "ccxt": {"sources", "serving"},
     "fastapi": {"serving"},
     "zmq": {"serving"},
+    "apprise": {"serving"},
+    "prometheus_client": {"serving"},
 }
 
 

@@ -33,6 +33,12 @@ class Ledger(Reading):
     ) -> None:
         super().__init__(open_writer(path, busy_seconds), path)
         self._now = now
+        self._added: list[Row] = []  # inside the transaction at hand
+        self._told: Callable[[Row], None] = lambda row: None
+
+    def listen(self, told: Callable[[Row], None]) -> None:
+        """Tell every row from now on, once it is durable; ``told`` must neither wait nor raise."""
+        self._told = told
 
     def __enter__(self) -> Self:
         return self
@@ -41,6 +47,7 @@ class Ledger(Reading):
     def transaction(self) -> Iterator[None]:
         """Commit everything added inside, durably, or nothing; raise ``StorageError``."""
         self._execute("BEGIN IMMEDIATE")
+        self._added = []
         try:
             yield
             self._execute("COMMIT")
@@ -48,16 +55,22 @@ class Ledger(Reading):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        for row in self._added:
+            self._told(row)
 
     def add(self, *rows: Row) -> None:
         """Append rows inside a transaction; raise ``StorageError`` when one is there already."""
         for row in rows:
             self._execute(_insert(type(row)), (*values_of(row), iso(self._now())))
+            self._added.append(row)
 
     def add_new(self, row: Row) -> bool:
         """Append a row unless its key is known; return whether it was new."""
         sql = _insert(type(row)) + " ON CONFLICT DO NOTHING"
-        return bool(self._execute(sql, (*values_of(row), iso(self._now()))).rowcount)
+        new = bool(self._execute(sql, (*values_of(row), iso(self._now()))).rowcount)
+        if new:
+            self._added.append(row)
+        return new
 
     def add_snapshot(self, session: int, agent: str, bar_time: datetime, state: State) -> None:
         """Keep a sleeve's state; older snapshots than the newest few go."""
