@@ -41,7 +41,7 @@ class Pacing:
             known = said.open
             began = (known.since or known.time) if known else alert.time
             said.open = replace(alert, since=began)
-            if known and rank <= LEVELS.index(known.level):
+            if known and alert.event in REPEATED and rank <= LEVELS.index(known.level):
                 return None  # its turn comes with the repetition
         if at - said.at < self.quiet_seconds and rank <= said.level:
             said.held_back += said.waiting is not None
