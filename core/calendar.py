@@ -20,6 +20,7 @@ BAR_LENGTH: dict[str, timedelta] = {
     "15m": timedelta(minutes=15),
     "5m": timedelta(minutes=5),
     "1m": timedelta(minutes=1),
+    "5s": timedelta(seconds=5),
 }
 _SESSIONS_PER_YEAR = {"24/7": 365}
 _SESSION_LENGTH = {"24/7": timedelta(hours=24)}  # others: the 6.5 hours of the US exchanges

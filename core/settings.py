@@ -24,8 +24,8 @@ from pydantic import (
 
 from core.errors import ConfigError, UnknownAgent, UnknownKey
 
-Interval = Literal["1d", "1h", "15m", "5m", "1m"]
-Source = Literal["bundled", "csv", "yfinance", "planted"]
+Interval = Literal["1d", "1h", "15m", "5m", "1m", "5s"]
+Source = Literal["bundled", "csv", "yfinance", "ibkr", "planted"]
 
 
 def check_symbol(symbol: str) -> str:

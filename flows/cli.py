@@ -36,10 +36,10 @@ under .ratchet; the environment variable RATCHET_HOME moves it.
 """
 
 TABLES = ("decisions", "orders", "fills", "equity", "events")
-SOURCES = ("bundled", "csv", "yfinance", "planted")
+SOURCES = ("bundled", "csv", "yfinance", "ibkr", "planted")
 BROKERS = ("paper", "ibkr")
 BASELINES = ("flat", "buy_and_hold", "ma_crossover", "volatility_target", "random")
-INTERVALS = ("1d", "1h", "15m", "5m", "1m")
+INTERVALS = ("1d", "1h", "15m", "5m", "1m", "5s")
 
 
 class Verb(argparse.ArgumentParser):

@@ -30,13 +30,18 @@ def make_source(name: str, path: Path | None = None) -> Source:
         from sources.yfinance import Yahoo
 
         return Yahoo()
-    raise ConfigError(f"no source {name!r}; known: bundled, csv, yfinance, planted")
+    if name == "ibkr":
+        from sources.ibkr import Ibkr
+
+        return Ibkr()
+    raise ConfigError(f"no source {name!r}; known: bundled, csv, yfinance, ibkr, planted")
 
 
 def ingest_command(symbol: str, source: str = "bundled", interval: str = "1d") -> str:
     """Return what a person types to ingest a symbol, for error messages."""
     options = {
         " --source yfinance": source == "yfinance",
+        " --source ibkr": source == "ibkr",
         " --source planted": source == "planted",
         " --source csv --path FILE": source == "csv",
         f" --interval {interval}": interval != "1d",

@@ -74,6 +74,10 @@ class Yahoo:
         The newest bar may still be in the making. Nothing new since ``since`` is an empty frame.
         Raises ``UnknownSymbol`` or ``SourceUnavailable``.
         """
+        if interval not in REACH:
+            raise UnknownSymbol(
+                f"yfinance: Yahoo has no {interval} bars; it has {', '.join(REACH)}"
+            )
         earliest = now - REACH[interval]
         start = max(since, earliest) if since is not None else earliest
         raw = self._history(symbol, interval, start)

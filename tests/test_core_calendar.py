@@ -1,11 +1,13 @@
 """Sessions, closes and bar clocks of the New York exchange and of markets that never close."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import get_args
 
 import pytest
 
 from core import calendar
 from core.errors import ConfigError
+from core.settings import Interval
 
 
 def at(text: str) -> datetime:
@@ -74,8 +76,8 @@ def test_the_newest_complete_bar(interval: str, now: str, newest: str) -> None:
 
 
 def test_bars_per_year_count_sessions_and_bars() -> None:
-    counted = [calendar.bars_per_year(i) for i in ("1d", "1h", "15m", "5m", "1m")]  # type: ignore[arg-type]
-    assert counted == [252, 252 * 7, 252 * 26, 252 * 78, 252 * 390]
+    counted = [calendar.bars_per_year(i) for i in get_args(Interval)]
+    assert counted == [252, 252 * 7, 252 * 26, 252 * 78, 252 * 390, 252 * 4680]
     assert calendar.bars_per_year("1h", "24/7") == 365 * 24
 
 

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Callable[[Content], Any], str]] = {
     ),
     "a word that is no choice": (
         lambda c: c["agents"]["aapl"].update(interval="2d"),
-        "`agents.aapl.interval`: Input should be '1d', '1h', '15m', '5m' or '1m', found '2d'",
+        "`agents.aapl.interval`: Input should be '1d', '1h', '15m', '5m', '1m' or '5s', found '2d'",
     ),
     "a limit of the wrong type": (
         lambda c: c["agents"]["aapl"].update(limits={"stop_loss": "5%"}),

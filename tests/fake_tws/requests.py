@@ -315,7 +315,7 @@ def _client(connection: Connection) -> int:
 
 def _symbol(tws: "FakeTws", contract: Asked) -> str | None:
     for stock in tws.exchange.stocks:
-        by_symbol = contract.symbol == stock.symbol and contract.kind in ("STK", "")
+        by_symbol = contract.symbol == stock.symbol and contract.kind in ("STK", "IND", "")
         if stock.con_id == contract.con_id or (not contract.con_id and by_symbol):
             return stock.symbol
     return None

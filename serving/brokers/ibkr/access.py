@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.errors import ConfigError, NotAllowed
+from core.errors import NotAllowed
+from sources.gateway import HOST, PORTS, address, whole
 
 Mode = Literal["paper", "live"]
-PORTS = {"paper": 4002, "live": 4001}  # IB Gateway's own
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """How a gateway is reached, and what for."""
 
-    host: str = "127.0.0.1"
+    host: str = HOST
     port: int = PORTS["paper"]
     client_id: int = 1  # only the client that placed an order may cancel it: keep it
     account: str = ""  # empty: the only one there is
@@ -28,15 +28,13 @@ class Access:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Access":
         """Read the variables; raise ``ConfigError`` for one that makes no sense."""
-        mode = environment.get("TRADING_MODE") or "paper"
-        if mode not in ("paper", "live"):
-            raise ConfigError(f"TRADING_MODE={mode}: expected `paper` or `live`")
+        host, port = address(environment)
         access = cls(
-            host=environment.get("IB_HOST") or "127.0.0.1",
-            port=_whole(environment, "IB_PORT", PORTS[mode]),
-            client_id=_whole(environment, "IB_CLIENT_ID", 1),
+            host=host,
+            port=port,
+            client_id=whole(environment, "IB_CLIENT_ID", 1),
             account=environment.get("IB_ACCOUNT") or "",
-            mode="live" if mode == "live" else "paper",
+            mode="live" if environment.get("TRADING_MODE") == "live" else "paper",
         )
         if access.account:
             access.agrees_with([access.account])
@@ -79,10 +77,3 @@ def named(account: str) -> str:
 
 def masked(account: str) -> str:
     return account[:2] + "*" * max(len(account) - 4, 0) + account[-2:]
-
-
-def _whole(environment: Mapping[str, str], name: str, otherwise: int) -> int:
-    text = environment.get(name) or str(otherwise)
-    if not text.isdecimal():
-        raise ConfigError(f"{name}={text}: expected a whole number such as {otherwise}")
-    return int(text)
