@@ -294,6 +294,11 @@ class Alerts(Section):
     quiet_seconds: float = Field(60.0, ge=0)  # between two messages of one event and agent
     repeat_seconds: float = Field(300.0, gt=0)  # while what was told of lasts
 
+    @property
+    def levels(self) -> dict[str, str]:
+        """Return the least level of every event."""
+        return {name: found for name, found in self if isinstance(found, str)}
+
 
 class Demo(Section):
     """What ``ratchet demo`` runs."""

@@ -254,6 +254,13 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     )
     _json(status)
 
+    alerts = verb(
+        "alerts",
+        "send one alert to every channel, or say which there are and what each event needs",
+        "RATCHET_ALERT_URLS=tgram://TOKEN/CHAT ratchet alerts test",
+    )
+    alerts.add_argument("action", choices=("test", "list"), help="what to do")
+
     up = verb(
         "up",
         "start Prefect with every deployment, MLflow and the paper worker, until Ctrl-C",

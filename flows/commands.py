@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from core.settings import Params
+    from serving.alerts import Alert
 
 
 def demo(home: Home, options: argparse.Namespace) -> int:
@@ -241,6 +242,36 @@ def status(home: Home, options: argparse.Namespace) -> int:
     else:
         _console().print(overview.tables(found))
     return 0
+
+
+def alerts(home: Home, options: argparse.Namespace) -> int:
+    from serving.channels import DEFAULT_FILE, URLS, Channels
+
+    wanted = _params(home).alerts
+    channels = Channels.of(home)
+    if options.action == "test":
+        if channels is None:
+            raise ConfigError(
+                f"no alert goes anywhere: set {URLS}, or write addresses, one a line, into "
+                f"{home.root / DEFAULT_FILE} (mode 600)"
+            )
+        channels.deliver(_test_alert())
+        print(f"delivered to {', '.join(channels.names)}")
+        return 0
+    print(f"channels: {', '.join(channels.names) if channels else 'none'}")
+    for event, least in wanted.levels.items():
+        print(f"{event:<16} {least}")
+    print(
+        f"one a {wanted.quiet_seconds:g} s, again every {wanted.repeat_seconds:g} s while it lasts"
+    )
+    return 0
+
+
+def _test_alert() -> "Alert":
+    from serving.alerts import Alert
+
+    by = getpass.getuser()
+    return Alert("other", "info", "command line", "", _now(), f"a test, sent by {by}")
 
 
 def up(home: Home, options: argparse.Namespace) -> int:

@@ -48,11 +48,13 @@ class Finding:
 def run(home: Home, console: Console) -> int:
     """Print every finding; return 1 if something essential is missing."""
     found = examine(home)
-    table = Table(box=None, pad_edge=False)
-    for head in ("", "what", "found", "what to do"):
-        table.add_column(head, overflow="fold")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", ratio=1)
     for finding in found:
-        table.add_row(MARKS[finding.grade], finding.what, finding.found, finding.remedy)
+        todo = f"{finding.found}\n→ {finding.remedy}" if finding.remedy else finding.found
+        table.add_row(MARKS[finding.grade], finding.what, todo)
     console.print(table)
     bad = [finding.what for finding in found if finding.grade == "bad"]
     console.print(f"\n{len(bad)} to put right: {', '.join(bad)}" if bad else "\nall well")
@@ -68,6 +70,7 @@ def examine(home: Home) -> list[Finding]:
         lambda: _home(home),
         lambda: _databases(home),
         lambda: _services(home),
+        lambda: _alerts(home),
         lambda: _agents(home),
     ]
     found: list[Finding] = []
@@ -180,6 +183,16 @@ def _services(home: Home) -> list[Finding]:
             log = home.logs / f"{name}.log"
             found.append(Finding(title, "bad", f"{note.url} does not answer", f"see {log}"))
     return found
+
+
+def _alerts(home: Home) -> list[Finding]:
+    from serving.channels import URLS, Channels
+
+    channels = Channels.of(home)  # raises, with the remedy, where an address is wrong
+    if channels is None:
+        remedy = f"set {URLS}, then `ratchet alerts test`"
+        return [Finding("alerts", "note", "go nowhere but into the log", remedy)]
+    return [Finding("alerts", "ok", f"to {', '.join(channels.names)}")]
 
 
 def _agents(home: Home) -> list[Finding]:

@@ -51,6 +51,8 @@ def monitor(agent: str, retrain_on_drift: bool = True, size: str = "default") ->
         key=slug(f"monitor-{agent}"),
         description=f"{agent}: {'drift' if seen.drift else 'no drift'}",
     )
+    if seen.drift:
+        announce.drift(home, params, agent, seen.reasons)
     if seen.drift and retrain_on_drift:
         _retrain(agent, size, reason=f"drift: {'; '.join(seen.reasons)}")
     return bool(seen.drift)

@@ -65,6 +65,7 @@ def retrain(
             report=heard_by(RunProgress(key=f"retrain-{agent}")),
         )
     _publish(home, done)
+    announce.gate(home, params, agent, done.version, done.verdict, done.reasons)
     return done
 
 

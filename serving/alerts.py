@@ -96,6 +96,7 @@ KINDS: Mapping[str, Kind] = {
     "link down": Kind("broker_lost", "critical", "broker link", lasts=True),
     "link up": Kind("broker_lost", "info", "broker link", ends=True),
     "order refused": Kind("order_refused", "warning", "broker"),
+    "order too late": Kind("order_refused", "warning", "broker"),
     "order waits": Kind("order_refused", "warning", "broker"),
     "order overtaken": Kind("order_refused", "info", "broker"),
     "foreign order": Kind("account", "info", "broker"),

@@ -46,8 +46,13 @@ class Channels:
     def __len__(self) -> int:
         return len(self._addresses)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return every address, masked."""
+        return tuple(map(repr, self._addresses))
+
     def __repr__(self) -> str:
-        return f"Channels({', '.join(map(repr, self._addresses))})"
+        return f"Channels({', '.join(self.names)})"
 
     def deliver(self, alert: Alert) -> None:
         """Send to every channel; raise ``ServiceUnavailable`` naming, masked, those that failed."""

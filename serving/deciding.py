@@ -5,6 +5,7 @@ asks a process of its own for each agent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import pandas as pd
@@ -42,6 +43,15 @@ class Trader(Protocol):
 class Desk(Protocol):
     """Where a worker's traders sit."""
 
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Return the process id of every agent that has a process and whose process runs."""
+        ...
+
+    @property
+    def ready(self) -> frozenset[str] | None:
+        """Return the agents that answer in time; None: there are no processes to wait for."""
+
     def trader(
         self,
         name: str,
@@ -71,6 +81,9 @@ class Desk(Protocol):
 
 class LocalDesk:
     """Every trader in the worker's own process."""
+
+    processes: Mapping[str, int] = MappingProxyType({})
+    ready: frozenset[str] | None = None
 
     def trader(
         self,

@@ -5,13 +5,14 @@ A worker that was killed is told from one that stopped by the lock, not by the f
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import CorruptFile, StorageError
 from core.home import Home
+from serving.alerts import Alert
 from serving.closing import RISK_STATES
 from serving.lock import lock_holder
 from serving.sleeve import Sleeve
@@ -34,6 +35,10 @@ class SleeveStatus:
     confidence: float
     rationale: str
     paused: bool
+    symbol: str = ""
+    exposure: float = 0.0  # value of the shares / equity
+    pid: int | None = None  # of the agent's own process; None: it decides in the worker's
+    answers: bool = True  # whether its process is there and answers in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,16 @@ class Status:
     broker: str = ""
     updated_at: str | None = None  # ISO 8601 UTC
     agents: Mapping[str, SleeveStatus] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)  # broker, feed: "up", or what is wrong
+    alerts: Sequence[Mapping[str, Any]] = ()  # open ones, newest first
+    metrics: str = ""  # where Prometheus finds them
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def of_sleeve(sleeve: Sleeve) -> SleeveStatus:
-    """Return how a sleeve stands after its newest close."""
+def of_sleeve(sleeve: Sleeve, pid: int | None = None, answers: bool = True) -> SleeveStatus:
+    """Return how a sleeve stands after its newest close, and the process that decides for it."""
     state, close = sleeve.state, sleeve.last
     return SleeveStatus(
         model_version=sleeve.trader.version,
@@ -67,7 +75,29 @@ def of_sleeve(sleeve: Sleeve) -> SleeveStatus:
         confidence=close.answer.confidence if close else 0.0,
         rationale=close.words if close else "",
         paused=sleeve.paused,
+        symbol=sleeve.traded.instrument.symbol,
+        exposure=_exposure(sleeve),
+        pid=pid,
+        answers=answers,
     )
+
+
+def _exposure(sleeve: Sleeve) -> float:
+    if sleeve.last is None or not float(sleeve.state.equity[0]):
+        return 0.0
+    value = float(sleeve.state.shares[0, 0]) * float(sleeve.last.bar.close[0])
+    return value / float(sleeve.state.equity[0])
+
+
+def links_of(alerts: Iterable[Alert]) -> dict[str, str]:
+    """Return how the links stand by what is open: up, or since when down and why."""
+    found = {"broker": "up", "feed": "up"}
+    for alert in alerts:
+        link = {"broker_lost": "broker", "feed_stale": "feed"}.get(alert.event)
+        if link:
+            since = alert.since or alert.time
+            found[link] = f"down since {since.isoformat(timespec='seconds')}: {alert.detail}"
+    return found
 
 
 def path_of(home: Home) -> Path:

@@ -338,6 +338,8 @@ class Worker:
         if not at_once and time.monotonic() - self._shown < STATUS_SECONDS:
             return
         self._shown = time.monotonic()
+        open_alerts = self._watch.open.newest_first()
+        pids, ready = self._desk.processes, self._desk.ready
         shown = status.Status(
             phase=phase,
             pid=os.getpid(),
@@ -345,7 +347,13 @@ class Worker:
             feed=self._feed.name,
             broker=self._broker.name,
             updated_at=self._now().isoformat(),
-            agents={name: status.of_sleeve(seat.sleeve) for name, seat in self._seats.items()},
+            agents={
+                name: status.of_sleeve(seat.sleeve, pids.get(name), ready is None or name in ready)
+                for name, seat in self._seats.items()
+            },
+            links=status.links_of(open_alerts),
+            alerts=[alert.to_json() for alert in open_alerts],
+            metrics=self._watch.address,
         )
         try:
             status.write(self._home, shown)
