@@ -5,9 +5,9 @@ action never alters a number before its own date: what was computed once stays a
 nothing of indicators, nor of where an anchor lies.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,18 @@ import pandas as pd
 from core.errors import BadBars
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Value = TypeVar("Value")
+
+
+class shared(Generic[Value]):
+    """An attribute computed when first asked for: ``cached_property`` without its lock."""
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self.__doc__, self._make, self._name = make.__doc__, make, make.__name__
+
+    def __get__(self, owner: Any, kind: Any = None) -> Value:
+        made = owner.__dict__[self._name] = self._make(owner)
+        return made
 
 
 @dataclass(frozen=True)
@@ -35,12 +47,12 @@ class AdjustedBars:
     def __len__(self) -> int:
         return len(self.close)
 
-    @cached_property
+    @shared
     def previous_close(self) -> Array:
         """Close of the row before, NaN in row 0."""
         return shifted(self.close)
 
-    @cached_property
+    @shared
     def returns(self) -> Array:
         """Simple total return of each row, NaN in row 0."""
         quotient = self.close / self.previous_close
@@ -84,12 +96,11 @@ def adjust_forward(bars: pd.DataFrame) -> AdjustedBars:
 
 def adjust_columns(columns: dict[str, Array]) -> AdjustedBars:
     """Adjust arrays (T,) named as ``core.bars.BAR_COLUMNS`` from row 0."""
+    names = ("open", "high", "low", "close")
+    prices = {name: columns[name] for name in names}
+    volume = columns["volume"]
+    if not columns["dividend"][1:].any() and bool((columns["split_ratio"][1:] == 1.0).all()):
+        return AdjustedBars(**prices, volume=volume, factor=np.ones_like(volume))
     price, shares = factors(columns["close"], columns["dividend"], columns["split_ratio"])
-    return AdjustedBars(
-        open=columns["open"] * price,
-        high=columns["high"] * price,
-        low=columns["low"] * price,
-        close=columns["close"] * price,
-        volume=columns["volume"] / shares,
-        factor=price,
-    )
+    adjusted = {name: values * price for name, values in prices.items()}
+    return AdjustedBars(**adjusted, volume=volume / shares, factor=price)

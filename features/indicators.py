@@ -18,14 +18,23 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import talib as ta
+import talib
 
-from core.errors import ConfigError
-from features.adjust import AdjustedBars, Array, shifted
+from core.errors import ConfigError, NotEnoughData
+from features.adjust import AdjustedBars, Array, shared, shifted
+
+if TYPE_CHECKING:
+    import talib as ta
+else:
+    # TA-Lib itself: the functions that talib exports look for pandas in every argument first,
+    # which takes as long as many an indicator.
+    ta = SimpleNamespace(
+        **{name: inspect.unwrap(getattr(talib, name)) for name in talib.get_functions()}
+    )
 
 VERSION = 1
 LONGEST_LOOK_BACK = 100
@@ -80,76 +89,128 @@ def mean_volume(volume: Array, bars: int) -> Array:
 class Prices(AdjustedBars):
     """Adjusted bars and what several columns share, each computed once."""
 
-    @classmethod
-    def of(cls, bars: AdjustedBars) -> "Prices":
-        return cls(bars.open, bars.high, bars.low, bars.close, bars.volume, bars.factor)
+    vix: Array | None = None  # closes of the VIX on the clock of the bars
 
-    @cached_property
+    @classmethod
+    def of(cls, bars: AdjustedBars, vix: Array | None = None) -> "Prices":
+        return cls(bars.open, bars.high, bars.low, bars.close, bars.volume, bars.factor, vix)
+
+    @property
+    def known_vix(self) -> Array:
+        """Closes of the VIX; raises ``NotEnoughData`` where none were given."""
+        if self.vix is None:
+            raise NotEnoughData("a VIX column was asked for, but no VIX closes were given")
+        return self.vix
+
+    @shared
     def macd(self) -> tuple[Array, Array, Array]:
         """MACD line, signal, histogram (12, 26, 9), in price units."""
         return ta.MACD(self.close, 12, 26, 9)
 
-    @cached_property
+    @shared
     def bands(self) -> tuple[Array, Array, Array]:
         """Bollinger bands (20 bars, 2 deviations): upper, middle, lower."""
         return ta.BBANDS(self.close, 20, 2.0, 2.0)
 
-    @cached_property
+    @shared
     def stochastic(self) -> tuple[Array, Array]:
         """Slow %K and %D (14, 3, 3), 0..100."""
         return ta.STOCH(
             self.high, self.low, self.close, fastk_period=14, slowk_period=3, slowd_period=3
         )
 
-    @cached_property
+    @shared
     def vortex(self) -> tuple[Array, Array]:
         """VI+ and VI- over 14 bars."""
         return ta.VORTEX(self.high, self.low, self.close, 14)
 
-    @cached_property
+    @shared
     def directional(self) -> tuple[Array, Array]:
         """+DI and -DI over 14 bars, 0..100."""
         bars = (self.high, self.low, self.close)
         return ta.PLUS_DI(*bars, 14), ta.MINUS_DI(*bars, 14)
 
-    @cached_property
+    @shared
     def average_true_range(self) -> Array:
         """Wilder's ATR over 14 bars, in adjusted price units."""
         return ta.ATR(self.high, self.low, self.close, 14)
 
-    @cached_property
+    @shared
     def average_volume(self) -> Array:
         """Mean volume of the last 20 bars."""
         return mean_volume(self.volume, 20)
 
-    @cached_property
+    @shared
     def on_balance_volume(self) -> Array:
         return ta.OBV(self.close, self.volume)
 
 
-def _range_position(p: Prices, bars: int) -> Array:
-    """Where the close lies between lowest low (-1) and highest high (1) of the last bars."""
-    highest, lowest = ta.MAX(p.high, bars), ta.MIN(p.low, bars)
-    return ratio(2.0 * p.close - highest - lowest, highest - lowest)
+@dataclass(frozen=True, slots=True)
+class Indicator:
+    """One column, in two halves: along the bars from their anchor, then row by row.
+
+    Only the second half may look at the close alone; it is computed for all rows of a table at
+    once, whatever their anchors.
+    """
+
+    along: Callable[[Prices], Array | tuple[Array, ...]]  # what needs earlier bars
+    finish: Callable[..., Array]  # of the close and what ``along`` gave, elementwise
+
+    def sources(self, prices: Prices) -> tuple[Array, ...]:
+        """Return what ``finish`` takes after the close, one number per bar each."""
+        made = self.along(prices)
+        return made if isinstance(made, tuple) else (made,)
+
+    def __call__(self, prices: Prices) -> Array:
+        """Return the column over the bars of ``prices``."""
+        return self.finish(prices.close, *self.sources(prices))
+
+
+# How columns end: functions of the close and what was computed along the bars.
+
+
+def as_is(_: Array, values: Array) -> Array:
+    return values
+
+
+def close_over(close: Array, reference: Array) -> Array:
+    return relative(close, reference)
+
+
+def per_close(close: Array, level: Array) -> Array:
+    return level / close
+
+
+def percent(_: Array, values: Array) -> Array:
+    return values / 100.0
+
+
+def of_hundred(_: Array, oscillator: Array) -> Array:
+    return unit(oscillator, 0.0, 100.0)
+
+
+def below_zero(_: Array, oscillator: Array) -> Array:
+    return unit(oscillator, -100.0, 0.0)
+
+
+def contrasted(_: Array, level: Array, reference: Array) -> Array:
+    return contrast(level, reference)
+
+
+def in_range(close: Array, highest: Array, lowest: Array) -> Array:
+    """Where the close lies between lowest low (-1) and highest high (1)."""
+    return ratio(2.0 * close - highest - lowest, highest - lowest)
 
 
 def _serial_correlation(p: Prices) -> Array:
     """Correlation of each return with the one before over 20 bars: trending or reverting."""
-    before = shifted(p.returns)
-    return bounded(ta.CORREL(p.returns, before, 20))
+    return ta.CORREL(p.returns, shifted(p.returns), 20)
 
 
-def _balance_change(p: Prices) -> Array:
-    """Change of on-balance volume over 20 bars per share traded in them."""
-    change = ta.MOM(p.on_balance_volume, 20)
-    return bounded(ratio(change, 20.0 * p.average_volume))
-
-
-def _volume_weighted(p: Prices) -> Array:
-    """Close against the volume-weighted mean close of 20 bars; 0 where nothing traded."""
-    paid = ta.SMA(p.close * p.volume, 20)
-    paid[p.average_volume == 0.0] = 0.0
-    return ratio(p.close * p.average_volume - paid, paid)
+def _volume_weighted(close: Array, paid: Array, volume: Array) -> Array:
+    """Close against the volume-weighted mean close; 0 where nothing traded."""
+    paid = np.where(volume == 0.0, 0.0, paid)
+    return ratio(close * volume - paid, paid)
 
 
 def _force(p: Prices) -> Array:
@@ -159,81 +220,102 @@ def _force(p: Prices) -> Array:
     return ta.EMA(pushed, 13)
 
 
-INDICATORS: Mapping[str, Callable[[Prices], Array]] = MappingProxyType(
+INDICATORS: Mapping[str, Indicator] = MappingProxyType(
     {
         # returns
-        "return_1": lambda p: p.returns,
-        "return_2": lambda p: ta.ROCP(p.close, 2),
-        "return_5": lambda p: ta.ROCP(p.close, 5),
-        "return_10": lambda p: ta.ROCP(p.close, 10),
-        "return_20": lambda p: ta.ROCP(p.close, 20),
-        "return_60": lambda p: ta.ROCP(p.close, 60),
-        "return_100": lambda p: ta.ROCP(p.close, 100),
-        "return_overnight": lambda p: relative(p.open, p.previous_close),
-        "return_inside": lambda p: relative(p.close, p.open),
-        # distance of the close to averages and trend lines
-        "sma_20": lambda p: relative(p.close, p.bands[1]),
-        "sma_50": lambda p: relative(p.close, ta.SMA(p.close, 50)),
-        "sma_100": lambda p: relative(p.close, ta.SMA(p.close, 100)),
-        "ema_10": lambda p: relative(p.close, ta.EMA(p.close, 10)),
-        "ema_50": lambda p: relative(p.close, ta.EMA(p.close, 50)),
-        "wma_20": lambda p: relative(p.close, ta.WMA(p.close, 20)),
-        "dema_20": lambda p: relative(p.close, ta.DEMA(p.close, 20)),
-        "kama_20": lambda p: relative(p.close, ta.KAMA(p.close, 20)),
-        "t3_10": lambda p: relative(p.close, ta.T3(p.close, 10)),
-        "parabolic": lambda p: relative(p.close, ta.SAR(p.high, p.low)),
-        "linear_forecast_20": lambda p: relative(p.close, ta.TSF(p.close, 20)),
-        "linear_slope_20": lambda p: ta.LINEARREG_SLOPE(p.close, 20) / p.close,
-        "midprice_50": lambda p: relative(p.close, ta.MIDPRICE(p.high, p.low, 50)),
-        # momentum
-        "macd": lambda p: p.macd[0] / p.close,
-        "macd_signal": lambda p: p.macd[1] / p.close,
-        "macd_histogram": lambda p: p.macd[2] / p.close,
-        "trix_15": lambda p: ta.TRIX(p.close, 15) / 100.0,
-        "rsi_2": lambda p: unit(ta.RSI(p.close, 2), 0.0, 100.0),
-        "rsi_14": lambda p: unit(ta.RSI(p.close, 14), 0.0, 100.0),
-        "cmo_20": lambda p: ta.CMO(p.close, 20) / 100.0,
-        "tsi": lambda p: ta.TSI(p.close, 25, 13) / 100.0,
-        "cci_20": lambda p: ta.CCI(p.high, p.low, p.close, 20) / 200.0,
-        "stochastic_k": lambda p: unit(p.stochastic[0], 0.0, 100.0),
-        "stochastic_d": lambda p: unit(p.stochastic[1], 0.0, 100.0),
-        "stochastic_rsi": lambda p: unit(ta.STOCHRSI(p.close, 14, 14, 3)[1], 0.0, 100.0),
-        "ultimate": lambda p: unit(ta.ULTOSC(p.high, p.low, p.close), 0.0, 100.0),
-        "williams_14": lambda p: unit(ta.WILLR(p.high, p.low, p.close, 14), -100.0, 0.0),
-        "range_position_60": lambda p: _range_position(p, 60),
-        "balance_of_power": lambda p: ta.BOP(p.open, p.high, p.low, p.close),
-        # trend strength
-        "adx_14": lambda p: ta.ADX(p.high, p.low, p.close, 14) / 100.0,
-        "directional_plus": lambda p: p.directional[0] / 100.0,
-        "directional_minus": lambda p: p.directional[1] / 100.0,
-        "aroon_25": lambda p: ta.AROONOSC(p.high, p.low, 25) / 100.0,
-        "vortex_14": lambda p: p.vortex[0] - p.vortex[1],
-        "efficiency_20": lambda p: ta.ER(p.close, 20),
-        "serial_correlation_20": _serial_correlation,
-        # volatility
-        "volatility_10": lambda p: ta.STDDEV(p.returns, 10),
-        "volatility_20": lambda p: ta.STDDEV(p.returns, 20),
-        "volatility_60": lambda p: ta.STDDEV(p.returns, 60),
-        "atr_14": lambda p: p.average_true_range / p.close,
-        "atr_change": lambda p: contrast(
-            ta.NATR(p.high, p.low, p.close, 5), ta.NATR(p.high, p.low, p.close, 50)
+        "return_1": Indicator(lambda p: p.returns, as_is),
+        "return_2": Indicator(lambda p: ta.ROCP(p.close, 2), as_is),
+        "return_5": Indicator(lambda p: ta.ROCP(p.close, 5), as_is),
+        "return_10": Indicator(lambda p: ta.ROCP(p.close, 10), as_is),
+        "return_20": Indicator(lambda p: ta.ROCP(p.close, 20), as_is),
+        "return_60": Indicator(lambda p: ta.ROCP(p.close, 60), as_is),
+        "return_100": Indicator(lambda p: ta.ROCP(p.close, 100), as_is),
+        "return_overnight": Indicator(
+            lambda p: (p.open, p.previous_close),
+            lambda _, level, reference: relative(level, reference),
         ),
-        "true_range": lambda p: ta.TRANGE(p.high, p.low, p.close) / p.close,
-        "band_width": lambda p: (p.bands[0] - p.bands[2]) / p.bands[1],
-        "band_position": lambda p: ratio(2.0 * (p.close - p.bands[1]), p.bands[0] - p.bands[2]),
+        "return_inside": Indicator(lambda p: p.open, close_over),
+        # distance of the close to averages and trend lines
+        "sma_20": Indicator(lambda p: p.bands[1], close_over),
+        "sma_50": Indicator(lambda p: ta.SMA(p.close, 50), close_over),
+        "sma_100": Indicator(lambda p: ta.SMA(p.close, 100), close_over),
+        "ema_10": Indicator(lambda p: ta.EMA(p.close, 10), close_over),
+        "ema_50": Indicator(lambda p: ta.EMA(p.close, 50), close_over),
+        "wma_20": Indicator(lambda p: ta.WMA(p.close, 20), close_over),
+        "dema_20": Indicator(lambda p: ta.DEMA(p.close, 20), close_over),
+        "kama_20": Indicator(lambda p: ta.KAMA(p.close, 20), close_over),
+        "t3_10": Indicator(lambda p: ta.T3(p.close, 10), close_over),
+        "parabolic": Indicator(lambda p: ta.SAR(p.high, p.low), close_over),
+        "linear_forecast_20": Indicator(lambda p: ta.TSF(p.close, 20), close_over),
+        "linear_slope_20": Indicator(lambda p: ta.LINEARREG_SLOPE(p.close, 20), per_close),
+        "midprice_50": Indicator(lambda p: ta.MIDPRICE(p.high, p.low, 50), close_over),
+        # momentum
+        "macd": Indicator(lambda p: p.macd[0], per_close),
+        "macd_signal": Indicator(lambda p: p.macd[1], per_close),
+        "macd_histogram": Indicator(lambda p: p.macd[2], per_close),
+        "trix_15": Indicator(lambda p: ta.TRIX(p.close, 15), percent),
+        "rsi_2": Indicator(lambda p: ta.RSI(p.close, 2), of_hundred),
+        "rsi_14": Indicator(lambda p: ta.RSI(p.close, 14), of_hundred),
+        "cmo_20": Indicator(lambda p: ta.CMO(p.close, 20), percent),
+        "tsi": Indicator(lambda p: ta.TSI(p.close, 25, 13), percent),
+        "cci_20": Indicator(
+            lambda p: ta.CCI(p.high, p.low, p.close, 20), lambda _, value: value / 200.0
+        ),
+        "stochastic_k": Indicator(lambda p: p.stochastic[0], of_hundred),
+        "stochastic_d": Indicator(lambda p: p.stochastic[1], of_hundred),
+        "stochastic_rsi": Indicator(lambda p: ta.STOCHRSI(p.close, 14, 14, 3)[1], of_hundred),
+        "ultimate": Indicator(lambda p: ta.ULTOSC(p.high, p.low, p.close), of_hundred),
+        "williams_14": Indicator(lambda p: ta.WILLR(p.high, p.low, p.close, 14), below_zero),
+        "range_position_60": Indicator(lambda p: (ta.MAX(p.high, 60), ta.MIN(p.low, 60)), in_range),
+        "balance_of_power": Indicator(lambda p: ta.BOP(p.open, p.high, p.low, p.close), as_is),
+        # trend strength
+        "adx_14": Indicator(lambda p: ta.ADX(p.high, p.low, p.close, 14), percent),
+        "directional_plus": Indicator(lambda p: p.directional[0], percent),
+        "directional_minus": Indicator(lambda p: p.directional[1], percent),
+        "aroon_25": Indicator(lambda p: ta.AROONOSC(p.high, p.low, 25), percent),
+        "vortex_14": Indicator(lambda p: p.vortex, lambda _, up, down: up - down),
+        "efficiency_20": Indicator(lambda p: ta.ER(p.close, 20), as_is),
+        "serial_correlation_20": Indicator(_serial_correlation, lambda _, value: bounded(value)),
+        # volatility
+        "volatility_10": Indicator(lambda p: ta.STDDEV(p.returns, 10), as_is),
+        "volatility_20": Indicator(lambda p: ta.STDDEV(p.returns, 20), as_is),
+        "volatility_60": Indicator(lambda p: ta.STDDEV(p.returns, 60), as_is),
+        "atr_14": Indicator(lambda p: p.average_true_range, per_close),
+        "atr_change": Indicator(
+            lambda p: (ta.NATR(p.high, p.low, p.close, 5), ta.NATR(p.high, p.low, p.close, 50)),
+            contrasted,
+        ),
+        "true_range": Indicator(lambda p: ta.TRANGE(p.high, p.low, p.close), per_close),
+        "band_width": Indicator(
+            lambda p: p.bands, lambda _, upper, middle, lower: (upper - lower) / middle
+        ),
+        "band_position": Indicator(
+            lambda p: p.bands,
+            lambda close, upper, middle, lower: ratio(2.0 * (close - middle), upper - lower),
+        ),
         # extremes
-        "below_high_20": lambda p: relative(p.close, ta.MAX(p.high, 20)),
-        "above_low_20": lambda p: relative(p.close, ta.MIN(p.low, 20)),
-        "below_high_100": lambda p: relative(p.close, ta.MAX(p.high, 100)),
-        "above_low_100": lambda p: relative(p.close, ta.MIN(p.low, 100)),
+        "below_high_20": Indicator(lambda p: ta.MAX(p.high, 20), close_over),
+        "above_low_20": Indicator(lambda p: ta.MIN(p.low, 20), close_over),
+        "below_high_100": Indicator(lambda p: ta.MAX(p.high, 100), close_over),
+        "above_low_100": Indicator(lambda p: ta.MIN(p.low, 100), close_over),
         # volume
-        "volume_20": lambda p: contrast(p.volume, p.average_volume),
-        "volume_trend": lambda p: contrast(mean_volume(p.volume, 5), mean_volume(p.volume, 60)),
-        "money_flow_14": lambda p: unit(ta.MFI(p.high, p.low, p.close, p.volume, 14), 0.0, 100.0),
-        "chaikin_20": lambda p: ta.CMF(p.high, p.low, p.close, p.volume, 20),
-        "balance_volume_20": _balance_change,
-        "volume_weighted_20": _volume_weighted,
-        "force_13": _force,
+        "volume_20": Indicator(lambda p: (p.volume, p.average_volume), contrasted),
+        "volume_trend": Indicator(
+            lambda p: (mean_volume(p.volume, 5), mean_volume(p.volume, 60)), contrasted
+        ),
+        "money_flow_14": Indicator(
+            lambda p: ta.MFI(p.high, p.low, p.close, p.volume, 14), of_hundred
+        ),
+        "chaikin_20": Indicator(lambda p: ta.CMF(p.high, p.low, p.close, p.volume, 20), as_is),
+        # change of on-balance volume over 20 bars per share traded in them
+        "balance_volume_20": Indicator(
+            lambda p: (ta.MOM(p.on_balance_volume, 20), p.average_volume),
+            lambda _, change, volume: bounded(ratio(change, 20.0 * volume)),
+        ),
+        "volume_weighted_20": Indicator(
+            lambda p: (ta.SMA(p.close * p.volume, 20), p.average_volume), _volume_weighted
+        ),
+        "force_13": Indicator(_force, as_is),
     }
 )
 

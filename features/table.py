@@ -6,7 +6,6 @@ their bytes agree. Knows nothing of scaling, files or who asks.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,15 @@ from core.errors import BadBars, NotEnoughData
 from core.settings import Interval
 from features.adjust import Array, adjust_columns
 from features.anchor import Period, newest_period, periods
-from features.indicators import INDICATORS, VIX_INDICATORS, Prices, is_path, own_indicator
+from features.indicators import (
+    INDICATORS,
+    VIX_INDICATORS,
+    Indicator,
+    Prices,
+    as_is,
+    is_path,
+    own_indicator,
+)
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20
@@ -34,13 +41,28 @@ def build_table(
     NaN only in the warm-up: rows with less than ``LONGEST_LOOK_BACK`` bars since their anchor.
     ``vix`` (closes by time, increasing) is read only where the spec has VIX columns.
     """
-    columns, vix_closes = _arrays(bars, spec, interval, vix)
-    table = np.full((len(spec.columns), len(bars)), np.nan)  # as pandas keeps it
+    columns = _arrays(bars, spec, interval, vix)
+    recipe = _recipe(spec)
+    table = np.full((len(recipe), len(bars)), np.nan)  # as pandas keeps it
+    close, firsts = np.full(len(bars), np.nan), list(table)
+    others: dict[int, list[Array]] = {}  # beside the first, of columns with several sources
+    last = 0  # row after the last that could be computed
     for period in _periods(bars, spec):
-        computed = _columns_of(columns, vix_closes, period, spec)
-        kept = slice(period.first - period.anchor, None)
-        for column, values in zip(table, computed, strict=True):
-            column[period.first : period.stop] = values[kept]
+        prices, last = _prices(columns, period), period.stop
+        rows, kept = slice(period.first, period.stop), slice(period.first - period.anchor, None)
+        close[rows] = prices.close[kept]
+        for place, one in enumerate(recipe):
+            made = one.along(prices)
+            if isinstance(made, tuple):
+                made, *more = made
+                if place not in others:
+                    others[place] = [np.full(len(bars), np.nan) for _ in more]
+                for values, source in zip(others[place], more, strict=True):
+                    values[rows] = source[kept]
+            firsts[place][rows] = made[kept]
+    for place, (column, one) in enumerate(zip(firsts, recipe, strict=True)):
+        if one.finish is not as_is and last:
+            column[:] = one.finish(close, column, *others.get(place, ()))
     return pd.DataFrame(table.T, index=bars.index, columns=list(spec.columns))
 
 
@@ -54,12 +76,16 @@ def build_row(
     if bars.empty:
         raise NotEnoughData("no bars: a feature row needs at least one")
     period = newest_period(_clock(bars), spec.interval, spec.anchor)
-    columns, vix_closes = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
+    columns = _arrays(bars.iloc[period.anchor :], spec, interval, vix)
     length = period.stop - period.anchor
     if length < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
-    computed = _columns_of(columns, vix_closes, Period(0, length - 1, length), spec)
-    return np.array([values[-1] for values in computed])
+    prices = _prices(columns, Period(0, length - 1, length))
+    newest = prices.close[-1:]
+    row = np.empty(len(spec.columns))
+    for place, one in enumerate(_recipe(spec)):
+        row[place] = one.finish(newest, *(source[-1:] for source in one.sources(prices)))[0]
+    return row
 
 
 def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> pd.DataFrame:
@@ -106,41 +132,37 @@ def _periods(bars: pd.DataFrame, spec: FeatureSpec) -> Iterator[Period]:
     for period in periods(_clock(bars), spec.interval, spec.anchor):
         first = max(period.first, period.anchor + _SHORTEST - 1)
         if first < period.stop:
-            yield replace(period, first=first)
+            yield Period(period.anchor, first, period.stop)
 
 
 def _arrays(
     bars: pd.DataFrame, spec: FeatureSpec, interval: Interval, vix: pd.Series | None
-) -> tuple[dict[str, Array], Array | None]:
-    """Return the bar columns as contiguous arrays and the VIX on their clock, if it is needed."""
+) -> dict[str, Array]:
+    """Return the bar columns as contiguous arrays, with `vix` on their clock if it is needed."""
     if interval != spec.interval:
         raise BadBars(f"bars of interval {interval}, the feature spec is for {spec.interval}")
     columns = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in BAR_COLUMNS}
     if not spec.uses_vix:
-        return columns, None
+        return columns
     if vix is None:
         raise NotEnoughData("the feature spec has VIX columns, but no VIX closes were given")
     # A day without a VIX of its own has the last one known.
     known = vix.reindex(bars.index, method="ffill", tolerance=VIX_AGE)
-    return columns, np.ascontiguousarray(known, dtype=np.float64)
+    return columns | {"vix": np.ascontiguousarray(known, dtype=np.float64)}
 
 
 def _prices(columns: dict[str, Array], period: Period) -> Prices:
     history = slice(period.anchor, period.stop)
-    return Prices.of(adjust_columns({name: values[history] for name, values in columns.items()}))
+    known = {name: values[history] for name, values in columns.items()}
+    return Prices.of(adjust_columns(known), known.get("vix"))
 
 
-def _columns_of(
-    columns: dict[str, Array], vix: Array | None, period: Period, spec: FeatureSpec
-) -> list[Array]:
-    """Compute every column over the history of one period, (stop - anchor,) each."""
-    prices = _prices(columns, period)
-    computed = []
-    for name in spec.columns:
-        if name in INDICATORS:
-            computed.append(INDICATORS[name](prices))
-        elif is_path(name):
-            computed.append(own_indicator(name)(prices))
-        elif vix is not None:
-            computed.append(VIX_INDICATORS[name](vix[period.anchor : period.stop]))
-    return computed
+def _recipe(spec: FeatureSpec) -> list[Indicator]:
+    return [INDICATORS.get(name) or _other(name) for name in spec.columns]
+
+
+def _other(name: str) -> Indicator:
+    if is_path(name):
+        return Indicator(own_indicator(name), as_is)
+    of_vix = VIX_INDICATORS[name]
+    return Indicator(lambda prices: of_vix(prices.known_vix), as_is)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.errors import BadBars, NotEnoughData
 from features import table as table_module
 from features.anchor import history_start
-from features.indicators import INDICATORS, LONGEST_LOOK_BACK, VERSION, shifted
+from features.indicators import INDICATORS, LONGEST_LOOK_BACK, VERSION, Indicator, as_is, shifted
 from features.table import build_row, build_table, risk_columns, risk_row
 from sources.bundled import Bundled
 
@@ -86,7 +86,9 @@ def test_no_column_knows_what_comes_after_its_row(row):
 
 
 def test_a_planted_look_ahead_is_caught(monkeypatch):
-    peeking = dict(INDICATORS) | {"return_1": lambda p: shifted(p.returns[::-1])[::-1]}
+    peeking = dict(INDICATORS) | {
+        "return_1": Indicator(lambda p: shifted(p.returns[::-1])[::-1], as_is)
+    }
     monkeypatch.setattr(table_module, "INDICATORS", peeking)
     assert look_ahead(random_bars(daily_index(300), seed=1), 200) == {"return_1"}
 
