@@ -103,9 +103,14 @@ def newest_complete(calendar: str, interval: Interval, now: datetime) -> datetim
     """Return the time of the newest bar that is complete at ``now``: what a feed must have."""
     days = sessions(calendar, now - timedelta(days=15), now)
     for day in reversed(days):
-        for time in reversed(expected_bars(calendar, interval, day, day)):
-            if not is_partial(calendar, interval, time.to_pydatetime(), now):
-                return time.to_pydatetime()
+        bars = expected_bars(calendar, interval, day, day)
+        close = session_close(calendar, day)
+        ends = bars + BAR_LENGTH[interval] if interval in BAR_LENGTH else bars + (close - bars[0])
+        whole = (ends <= pd.Timestamp(now)) | (pd.Timestamp(close) <= pd.Timestamp(now))
+        complete = bars[whole]
+        if len(complete):
+            newest: datetime = complete[-1].to_pydatetime()
+            return newest
     raise ConfigError(f"calendar {calendar}: no complete bar in the 15 days before {now}")
 
 

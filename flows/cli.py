@@ -209,9 +209,9 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     serve.add_argument("--agents", nargs="+", metavar="AGENT", help="default: all but the demo's")
     serve.add_argument(
         "--feed",
-        choices=("replay", "yfinance"),
-        default="replay",
-        help="replay the reserved bars, or poll Yahoo; default: %(default)s",
+        choices=("replay", "yfinance", "ibkr"),
+        help="replay the reserved bars, poll Yahoo, or keep IBKR's bars up to date; default: ibkr "
+        "with `--broker ibkr`, else replay",
     )
     serve.add_argument(
         "--stay", action="store_true", help="follow aliases after the replay, until stopped"

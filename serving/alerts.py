@@ -110,6 +110,7 @@ KINDS: Mapping[str, Kind] = {
     "alias": Kind("model", "info", "registry"),
     "alias refused": Kind("model", "warning", "registry"),
     "feed stale": Kind("feed_stale", "warning", "feed", lasts=True),
+    "stale bar": Kind("feed_stale", "warning", "feed"),
     "feed back": Kind("feed_stale", "info", "feed", ends=True),
     "kill switch": Kind("kill_switch", "critical", "gateway", lasts=True),
     "kill released": Kind("kill_switch", "warning", "gateway", ends=True),

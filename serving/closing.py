@@ -36,6 +36,7 @@ class Close:
     settled: Settled
     answer: Answer
     paused: bool
+    too_old: str  # why nothing may be decided on the bar
     verdict: Verdict
     reasons: int  # bits of core.risk.Reason; working them out takes time, so once
     after: State  # with the new pending orders
@@ -55,6 +56,7 @@ class Close:
     def risk_words(self) -> list[str]:
         """Everything risk had to say about this decision."""
         words = ["paused: holds what it has"] if self.paused else []
+        words += ["bar too old: holds what it has"] if self.too_old else []
         return words + describe(self.reasons)
 
     @property
@@ -96,6 +98,8 @@ class Close:
 
     def events(self) -> Iterator[tuple[str, str]]:
         """Kind and detail of everything out of the ordinary at this close."""
+        if self.too_old:
+            yield "stale bar", f"{self.too_old}; holds what it has"
         for bar in self.skipped:
             yield "bar skipped", f"only {bar.instrument.symbol} has {bar.time.isoformat()}"
         for execution in self.settled.executions:

@@ -38,8 +38,31 @@ class Feed(Protocol):
     ) -> Iterator[tuple[FeedBar, ...]]:
         """Yield bars later than ``after``, oldest first, those of one moment together."""
 
+    def too_old(self, bar: FeedBar) -> str:
+        """Say why nothing may be decided on a bar any more; empty: it may."""
 
-class ReplayFeed:
+    def events(self) -> tuple[tuple[str, str], ...]:
+        """Return kind and detail of what was out of the ordinary since this was asked last."""
+
+    def close(self) -> None:
+        """End connections; may be called again, and before anything was asked."""
+
+
+class Calm:
+    """What a feed without a connection of its own says."""
+
+    def too_old(self, bar: FeedBar) -> str:
+        """Nothing is: bars of the past are played as if they were happening."""
+        return ""
+
+    def events(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class ReplayFeed(Calm):
     """Plays the newest rows of finished histories as if they were happening.
 
     Instruments play side by side: at each step every one of them shows its next bar, whatever the
@@ -84,7 +107,7 @@ class ReplayFeed:
         self, after: Mapping[Instrument, datetime], stop: Event
     ) -> Iterator[tuple[FeedBar, ...]]:
         """Yield one step of all instruments at a time, at the chosen pace."""
-        pending = [_bars_after(self._frames[i], i, moment) for i, moment in after.items()]
+        pending = [bars_after(self._frames[i], i, moment) for i, moment in after.items()]
         due = time.monotonic()
         for step in range(max(map(len, pending), default=0)):
             if self._bars_per_second and step:
@@ -95,7 +118,7 @@ class ReplayFeed:
             yield tuple(bars[step] for bars in pending if step < len(bars))
 
 
-class PollingFeed:
+class PollingFeed(Calm):
     """Asks for the newest bars again and again and yields those that are complete and new."""
 
     def __init__(
@@ -142,10 +165,10 @@ class PollingFeed:
                 except SourceUnavailable as error:
                     self._tell("vendor", instrument, str(error))
                 self._look_for_stale(instrument)
-                fresh += _bars_after(self._complete(instrument), instrument, moment)
+                fresh += bars_after(self._complete(instrument), instrument, moment)
             for bar in fresh:
                 seen[bar.instrument] = max(bar.time, seen[bar.instrument])
-            for _, together in groupby(sorted(fresh, key=_by_time), key=_by_time):
+            for _, together in groupby(sorted(fresh, key=by_time), key=by_time):
                 if stop.is_set():
                     return
                 yield tuple(together)
@@ -186,11 +209,12 @@ class PollingFeed:
         self._known[instrument] = pd.concat([known, fetched.loc[fetched.index > known.index[-1]]])
 
 
-def _by_time(bar: FeedBar) -> datetime:
+def by_time(bar: FeedBar) -> datetime:
     return bar.time
 
 
-def _bars_after(frame: pd.DataFrame, instrument: Instrument, moment: datetime) -> list[FeedBar]:
+def bars_after(frame: pd.DataFrame, instrument: Instrument, moment: datetime) -> list[FeedBar]:
+    """Return the bars of a frame later than a moment, oldest first."""
     later = frame.loc[frame.index > moment]
     rows: Iterable[tuple[float, ...]] = later[list(BAR_COLUMNS)].itertuples(index=False, name=None)
     return [

@@ -30,7 +30,7 @@ from sources.files import read_parquet
 from sources.manifest import dataset_name
 from sources.port import Source, as_traded
 
-FeedName = Literal["replay", "yfinance"]
+FeedName = Literal["replay", "yfinance", "ibkr"]
 VIX_NAMES = ("VIX", "^VIX")  # as the bundled source and Yahoo call it
 GRACE = timedelta(minutes=15)  # after a daily close: vendors correct the last prints
 
@@ -54,9 +54,13 @@ def make_feed(
     feed: FeedName = "replay",
     bars_per_second: float | None = None,
 ) -> Feed:
-    """Return a replay of the reserved validated bars, or a feed that polls Yahoo."""
+    """Return a replay of the reserved validated bars, or a feed of the present."""
     if feed == "yfinance":
         return polling_feed(params, make_source("yfinance"))
+    if feed == "ibkr":
+        from serving.ibkr_feed import feed_of
+
+        return feed_of(os.environ, params.validation.calendar)
     speed = params.paper.bars_per_second if bars_per_second is None else bars_per_second
     wanted = _instruments(params, agents)
     frames = {one: validated_bars(home, one) for one in wanted}
@@ -112,7 +116,7 @@ def serve(
     home: Home,
     params: Params,
     agents: Sequence[str] | None = None,
-    feed: FeedName = "replay",
+    feed: FeedName | None = None,
     bars_per_second: float | None = None,
     stay: bool = False,
     fresh: bool = False,
@@ -122,12 +126,14 @@ def serve(
 ) -> SessionResult:
     """Trade until the feed ends (``stay``: until stopped); return the session's result.
 
+    Without a ``feed``, bars come from whom the broker is: a replay on paper, IBKR at IBKR.
     A session that was interrupted is resumed; ``fresh`` opens a new one instead.
     ``processes`` gives each agent a process of its own; ``ask`` puts a question to a person.
     Raises ``NotAllowed`` where TRADING_MODE, broker, account and a person's word do not agree, or
     another worker serves ``home``.
     """
     chosen = served_agents(params, agents)
+    feed = feed or ("ibkr" if broker == "ibkr" else "replay")
     execution = make_broker(broker, os.environ, ask, feed)
     source = make_feed(home, params, chosen, feed, bars_per_second)
     desk = None

@@ -66,13 +66,18 @@ class Sleeve:
         self._working: dict[str, Report] = {}
         self._skipped: list[FeedBar] = []
 
-    def step(self, traded: FeedBar, signal: FeedBar, snapshot: bool = True) -> Close:
-        """Live through one completed bar: everything in the ledger, then orders on their way."""
+    def step(
+        self, traded: FeedBar, signal: FeedBar, snapshot: bool = True, too_old: str = ""
+    ) -> Close:
+        """Live through one completed bar: everything in the ledger, then orders on their way.
+
+        ``too_old`` says why nothing may be decided on it: the sleeve then holds what it has.
+        """
         self.traded.append(traded)
         if self.signal is not self.traded:
             self.signal.append(signal)
         self.trader.see()
-        close = self._decide(traded, signal)
+        close = self._decide(traded, signal, too_old)
         self._working = self._after(close.settled.reports)
         with self._ledger.transaction():
             self._ledger.add(*close.record())
@@ -114,11 +119,11 @@ class Sleeve:
         """Store the state inside the caller's transaction."""
         self._ledger.add_snapshot(self.session, self.name, time, state)
 
-    def _decide(self, traded: FeedBar, signal: FeedBar) -> Close:
+    def _decide(self, traded: FeedBar, signal: FeedBar, too_old: str) -> Close:
         bar, time = self._bar(traded), traded.time
         settled = self._broker.settle(self.name, self.state, bar, self._rules, time)
         answer = self.trader.decide(settled.state, bar)
-        target = np.array([[np.nan if self.paused else answer.weight]])
+        target = np.array([[np.nan if self.paused or too_old else answer.weight]])
         submission = engine.submit(settled.state, target, bar, self._rules)
         working = self._after(settled.reports)
         if self._dispatch:
@@ -137,6 +142,7 @@ class Sleeve:
             settled=settled,
             answer=answer,
             paused=self.paused,
+            too_old=too_old,
             verdict=submission.verdict,
             reasons=int(submission.verdict.reasons[0, 0]),
             after=submission.state,

@@ -18,7 +18,7 @@ from core.settings import Params
 from features.account import warm_up
 from serving import status
 from serving.brokers.paper import PaperBroker
-from serving.brokers.port import Broker, remote
+from serving.brokers.port import Broker, News, remote
 from serving.deciding import Desk, LocalDesk
 from serving.feeds import Feed
 from serving.following import AliasMoved, AliasRefused, Follower, Shelf
@@ -134,6 +134,7 @@ class Worker:
             finally:
                 if self._remote:
                     self._remote.close()
+                self._feed.close()
             sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
         return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
 
@@ -211,18 +212,16 @@ class Worker:
             self._show("running")
 
     def _hear(self) -> None:
-        """Take what a broker across a network told since the last time."""
-        if self._remote is None:
-            return
-        news = self._remote.news()
-        for kind, detail in news.events:
+        """Take what feed and broker told since the last time."""
+        news = self._remote.news() if self._remote else News()
+        for kind, detail in (*self._feed.events(), *news.events):
             event = rows.RiskEvent(
                 session=self._session, agent="", bar_time=None, kind=kind, detail=detail
             )
             with self._ledger.transaction():
                 self._ledger.add(event)
             self._log.warning(kind, extra={"detail": detail})
-        for seat in self._seats.values():
+        for seat in self._seats.values() if self._remote else ():
             seat.sleeve.hear(news.executions)
 
     def _handle(self, message: Message) -> None:
@@ -254,7 +253,8 @@ class Worker:
         began = time.perf_counter()
         due = time.monotonic() - self._snapshots.get(name, -1e9)
         snapshot = due >= self._params.paper.snapshot_seconds
-        close = seat.sleeve.step(pair.traded, pair.signal, snapshot)
+        too_old = self._feed.too_old(pair.traded)
+        close = seat.sleeve.step(pair.traded, pair.signal, snapshot, too_old)
         self._desk.closed(close)
         if snapshot:
             self._snapshots[name] = time.monotonic()

@@ -58,6 +58,21 @@ def _clean_ratio(step: np.ndarray) -> np.ndarray:
     return clean
 
 
+def split_between(known: pd.DataFrame, told_now: pd.DataFrame) -> float:
+    """Return the ratio of a split after ``known``, by what a vendor makes of its past; 1: none.
+
+    A vendor that adjusts for splits tells the bars before one anew, divided by its ratio. Both are
+    bar frames; only the bars they share count, and all of them must say the same.
+    """
+    shared = known.index.intersection(told_now.index)
+    if shared.empty:
+        return 1.0
+    step = known.loc[shared, "close"].to_numpy() / told_now.loc[shared, "close"].to_numpy()
+    if not np.allclose(step, step[0], rtol=2e-3) or 1.0 / LEAST_SPLIT <= step[0] <= LEAST_SPLIT:
+        return 1.0
+    return float(_clean_ratio(np.array([float(np.median(step))]))[0])
+
+
 def carry_actions(bars: pd.DataFrame, kept: np.ndarray) -> pd.DataFrame:
     """Return the rows ``kept`` (T,) bool; their actions include those of rows dropped before.
 

@@ -84,7 +84,7 @@ def gateway(home: Home) -> Iterator[Remote]:
 @contextmanager
 def serve(home: Home, port: int, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Start the command line; nobody sits at a terminal. Killed at the end if it still runs."""
-    command = ("serve", "--broker", "ibkr", "--agents", "planted", *arguments)
+    command = ("serve", "--broker", "ibkr", "--feed", "replay", "--agents", "planted", *arguments)
     access = {"IB_PORT": str(port), "IB_CLIENT_ID": "7", "IB_ACCOUNT": "", "TRADING_MODE": ""}
     with subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *command],

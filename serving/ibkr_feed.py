@@ -1,0 +1,337 @@
+"""Live bars from Interactive Brokers: histories kept up to date, complete bars handed on.
+
+Owns what is subscribed to, what is complete, and what is missing: after every connection the gap is
+filled from history before a new bar is shown; a bar that should be there and is not is named; and
+a bar whose successor is complete already is too old to be decided on. A connection of its own,
+beside the one that trades. Bars are IBKR's ``TRADES`` of regular hours (``sources.ibkr``); a split
+shows by a restated past, and is put on the first bar after it. Knows neither agents nor orders.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+import pandas as pd
+from ib_async import IB, BarData, BarDataList
+
+from core.calendar import BAR_LENGTH, bar_close, is_partial, newest_complete
+from core.errors import BrokerUnavailable, DataError, NotAllowed, NotEnoughData, SourceUnavailable
+from serving.brokers.ibkr.access import Access
+from serving.brokers.ibkr.link import Link, Pace
+from serving.feeds import bars_after, by_time
+from serving.history import FeedBar, Instrument
+from sources.actions import split_between
+from sources.gateway import DATA_CLIENT, USUAL_DATA_CLIENT, whole
+from sources.ibkr import PACER, Questions, Reach, frame_of, time_of
+from sources.pacing import Pacer
+
+KEPT = {  # what a subscription begins with; it needs no more than the newest bars
+    "1h": Reach("1 hour", "1 D", timedelta(days=1)),
+    "15m": Reach("15 mins", "1 D", timedelta(days=1)),
+    "5m": Reach("5 mins", "1 D", timedelta(days=1)),
+    "1m": Reach("1 min", "1 D", timedelta(days=1)),
+    "5s": Reach("5 secs", "3600 S", timedelta(hours=1)),
+}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+VIX = Instrument("ibkr", "^VIX", "1d")
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """Seconds."""
+
+    look: float = 0.5  # between two looks at the clock
+    settle: float = 5.0  # after the end of an intraday bar that no other follows
+    settle_daily: float = 900.0  # after a session's close: the last prints are corrected
+    late: float = 30.0  # beyond that a missing bar is named
+    retry: float = 60.0  # between two questions for a bar that is not there
+    answer: float = 60.0  # for one answer
+    history: float = 900.0  # for a whole history, at IBKR's pace
+
+
+class IbkrFeed:
+    """Implements ``serving.feeds.Feed``, and the owner of its link."""
+
+    name = "ibkr"
+
+    def __init__(
+        self,
+        access: Access,
+        calendar: str,
+        pace: Pace | None = None,
+        tempo: Tempo | None = None,
+        pacer: Pacer = PACER,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``access`` must have a client id that nobody else is connected with."""
+        self._access = access
+        self._calendar = calendar
+        self._tempo = tempo or Tempo()
+        self._pacer = pacer
+        self._now = now
+        self._link = Link(access, self, pace)
+        self._started = False
+        self._linked = threading.Event()
+        self._changed = threading.Condition()  # of what follows
+        self._known: dict[Instrument, pd.DataFrame] = {}
+        self._events: list[tuple[str, str]] = []
+        self._missing: dict[Instrument, str] = {}
+        self._splits: dict[Instrument, float] = {}  # seen, and no bar to put it on yet
+        self._kept: dict[Instrument, tuple[IB, BarDataList]] = {}  # in the link's thread
+        self._asked: dict[Instrument, datetime] = {}  # when for history last
+        self._turn = asyncio.Lock()
+        self._vix: tuple[str, pd.Series] | None = None  # by day
+
+    # -- asked by the worker
+
+    def begin(self, instruments: Sequence[Instrument]) -> datetime:
+        """Return the newest complete bar that all have: what happens from now on is traded."""
+        moments = [self._complete(instrument).index[-1] for instrument in instruments]
+        begin: datetime = min(moments).to_pydatetime()
+        return begin
+
+    def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
+        return self._complete(instrument).loc[:until]
+
+    def vix(self) -> pd.Series | None:
+        """Return the VIX's daily closes; asked for once a day."""
+        day = f"{self._now():%Y-%m-%d}"
+        if self._vix is None or self._vix[0] != day:
+            try:
+                self._vix = day, self._ask(VIX)["close"]
+            except (BrokerUnavailable, DataError) as error:
+                self._note("feed stale", f"VIX: {error}")
+                return self._vix[1] if self._vix else None
+        return self._vix[1]
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: threading.Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        """Yield complete bars as they come, those that were missed first, until stopped."""
+        seen = dict(after)
+        while not stop.is_set():
+            self._tend(seen)
+            with self._changed:
+                known = {instrument: self._known[instrument] for instrument in seen}
+            fresh = [bar for one, when in seen.items() for bar in bars_after(known[one], one, when)]
+            for bar in fresh:
+                seen[bar.instrument] = max(bar.time, seen[bar.instrument])
+            for _, together in groupby(sorted(fresh, key=by_time), key=by_time):
+                if stop.is_set():
+                    return
+                yield tuple(together)
+            with self._changed:
+                if all(self._known[one] is known[one] for one in seen):
+                    self._changed.wait(self._tempo.look)
+
+    def too_old(self, bar: FeedBar) -> str:
+        """Say why a bar must not be decided on: the one after it is complete already."""
+        interval, now = bar.instrument.interval, self._now()
+        closed = bar_close(self._calendar, interval, bar.time)
+        if now < closed + BAR_LENGTH.get(interval, timedelta(hours=12)):
+            return ""
+        newest = newest_complete(self._calendar, interval, now)
+        if newest <= bar.time:
+            return ""
+        return (
+            f"{bar.instrument.symbol}: the bar of {bar.time.isoformat()} came at "
+            f"{now.isoformat(timespec='seconds')}, when that of {newest.isoformat()} was complete"
+        )
+
+    def events(self) -> tuple[tuple[str, str], ...]:
+        with self._changed:
+            events, self._events = tuple(self._events), []
+        return events
+
+    def close(self) -> None:
+        if self._started:
+            self._link.close()
+
+    # -- the owner of the link, in its thread
+
+    async def came_up(self, ib: IB) -> None:
+        self._linked.set()
+        self._link.schedule(self._take_up(ib))
+
+    async def _take_up(self, ib: IB) -> None:
+        """Fill what was missed of everything known, and subscribe anew."""
+        for instrument in list(self._known):
+            try:
+                await self._take(ib, instrument)
+            except DataError as error:
+                self._note("feed stale", str(error))
+
+    def went_down(self) -> None:
+        self._linked.clear()
+
+    def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
+        """Orders and fills are another's."""
+
+    def tell(self, kind: str, detail: str) -> None:
+        kinds = {"link down": "feed stale", "link up": "feed back"}
+        self._note(kinds.get(kind, kind), f"link for bars: {detail}")
+
+    # -- inside
+
+    def _note(self, kind: str, detail: str) -> None:
+        with self._changed:
+            self._events.append((kind, detail))
+
+    def _complete(self, instrument: Instrument) -> pd.DataFrame:
+        with self._changed:
+            known = self._known.get(instrument)
+        if known is None:
+            known = self._ask(instrument)
+        if known.empty:
+            raise NotEnoughData(
+                f"{instrument.symbol}: IBKR has no complete {instrument.interval} bar"
+            )
+        return known
+
+    def _ask(self, instrument: Instrument) -> pd.DataFrame:
+        """Take an instrument up, from another thread; return all that is known of it."""
+        if not self._started:
+            self._started = True
+            logging.getLogger("ib_async").setLevel(logging.CRITICAL)
+            self._link.start()
+        deadline = self._link.pace.connect + self._link.pace.patience
+        while not self._linked.wait(0.05) and deadline > 0.0:
+            deadline -= 0.05
+            if self._link.refused:
+                raise NotAllowed(str(self._link.refused))
+        try:
+            return self._link.call(lambda ib: self._take(ib, instrument), self._tempo.history)
+        except BrokerUnavailable as error:
+            raise SourceUnavailable(
+                f"{instrument.symbol}: no bars from TWS or IB Gateway at "
+                f"{self._access.host}:{self._access.port} ({error}); start it, log in, or set "
+                "IB_HOST and IB_PORT"
+            ) from error
+
+    async def _take(self, ib: IB, instrument: Instrument) -> pd.DataFrame:
+        """Ask for the history since the newest known bar, and keep it up to date."""
+        async with self._turn:
+            self._asked[instrument] = now = self._now()
+            questions = Questions(ib, self._tempo.answer, self._pacer)
+            contract = await questions.contract(instrument.symbol)
+            known = self._known.get(instrument)
+            since = None if known is None or known.empty else known.index[-1].to_pydatetime()
+            found = await questions.history(contract, instrument.interval, since, now)
+            self._learn(instrument, found, now)
+            if reach := KEPT.get(instrument.interval):
+                before = self._kept.pop(instrument, None)
+                if before and before[0] is ib:
+                    ib.cancelHistoricalData(before[1])
+                bars = await questions.bars(contract, reach, None, keep=True)
+                if not bars:  # the library ignores updates of an empty list
+                    bars.append(BarData(date=EPOCH))
+                bars.updateEvent += lambda bars, _: self._updated(instrument, bars)
+                self._kept[instrument] = ib, bars
+                self._updated(instrument, bars)
+            return self._known[instrument]
+
+    def _updated(self, instrument: Instrument, bars: Sequence[BarData]) -> None:
+        """Take what is complete of a subscription; the first bar of a day from history."""
+        with self._changed:
+            newest = self._known[instrument].index[-1] if len(self._known[instrument]) else EPOCH
+        fresh = {}
+        for bar in reversed(list(bars)):
+            time = time_of(bar)
+            if time <= newest:
+                break
+            fresh[time] = bar
+        now = self._now()
+        first = min(fresh, default=now)
+        asked = self._asked[instrument]
+        if fresh and newest != EPOCH and newest.date() != first.date() != asked.date():
+            self._asked[instrument] = now
+            self._link.schedule(self._refill(instrument))
+        elif fresh:
+            self._learn(instrument, frame_of(fresh), now, len(fresh) - 1)
+
+    async def _refill(self, instrument: Instrument) -> None:
+        """A new day: ask for history, which shows a split by what it makes of the days before."""
+        ib = self._kept[instrument][0]
+        await self._take(ib, instrument)
+
+    def _learn(
+        self, instrument: Instrument, found: pd.DataFrame, now: datetime, followed: int = 0
+    ) -> None:
+        """Keep what is new and complete; the first ``followed`` bars have a successor."""
+        settle = self._tempo.settle if instrument.interval in KEPT else self._tempo.settle_daily
+        settled = now - timedelta(seconds=settle)
+        while len(found) > followed and is_partial(
+            self._calendar, instrument.interval, found.index[-1].to_pydatetime(), settled
+        ):
+            found = found.iloc[:-1]
+        with self._changed:
+            known = self._known.get(instrument)
+            if found.empty and known is not None:
+                return
+            if known is None or known.empty:
+                self._known[instrument] = found
+            else:
+                new = found.loc[found.index > known.index[-1]].copy()
+                if found.index[0] <= known.index[-1]:  # the past is told again
+                    self._splits[instrument] = split_between(known, found)
+                if new.empty:
+                    return
+                split = self._splits.pop(instrument, 1.0)
+                new.iloc[0, new.columns.get_loc("split_ratio")] = split
+                self._known[instrument] = pd.concat([known, new])
+            self._changed.notify_all()
+
+    def _tend(self, instruments: Mapping[Instrument, datetime]) -> None:
+        """Look at the clock: what it completes, what it makes due, what it shows to be missing."""
+        now = self._now()
+        for instrument in instruments:
+            daily = instrument.interval not in KEPT
+            if not daily and (kept := self._kept.get(instrument)):
+                self._updated(instrument, kept[1])
+            settle = self._tempo.settle_daily if daily else self._tempo.settle
+            newest = self._known[instrument].index[-1].to_pydatetime()
+            due = now - timedelta(seconds=settle + (0.0 if daily else self._tempo.late))
+            expected = newest_complete(self._calendar, instrument.interval, due)
+            if newest < expected and self._is_time(instrument, now):
+                self._ask_again(instrument)
+            self._look_for_missing(instrument, now, settle)
+
+    def _is_time(self, instrument: Instrument, now: datetime) -> bool:
+        ago = now - self._asked.get(instrument, EPOCH)
+        return self._linked.is_set() and ago >= timedelta(seconds=self._tempo.retry)
+
+    def _ask_again(self, instrument: Instrument) -> None:
+        try:
+            self._link.call(lambda ib: self._take(ib, instrument), self._tempo.history)
+        except (BrokerUnavailable, DataError) as error:
+            self._note("feed stale", f"{instrument.symbol}: {error}")
+
+    def _look_for_missing(self, instrument: Instrument, now: datetime, settle: float) -> None:
+        """Name a bar that should be there and is not, once while it lasts."""
+        newest = self._known[instrument].index[-1].to_pydatetime()
+        due = now - timedelta(seconds=settle + self._tempo.late)
+        expected = newest_complete(self._calendar, instrument.interval, due)
+        missing = ""
+        if newest < expected:
+            missing = (
+                f"{instrument.symbol}: newest bar is {newest.isoformat()}, expected "
+                f"{expected.isoformat()}; nothing is decided until it comes"
+            )
+        if missing != self._missing.get(instrument, ""):
+            self._missing[instrument] = missing
+            text = missing or f"{instrument.symbol}: bars are there again"
+            self._note("feed stale" if missing else "feed back", text)
+
+
+def feed_of(environment: Mapping[str, str], calendar: str) -> IbkrFeed:
+    """Return the feed of the gateway that the environment names.
+
+    Its client id is the one after that of ingests, which may come while it runs.
+    """
+    access = Access.from_environment(environment)
+    client_id = whole(environment, DATA_CLIENT, USUAL_DATA_CLIENT) + 1
+    return IbkrFeed(replace(access, client_id=client_id), calendar)
