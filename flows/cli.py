@@ -152,6 +152,14 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     register.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
     register.add_argument("--reason", help="why; needed where it replaces a trained model")
 
+    reproduce = verb(
+        "reproduce",
+        "rebuild a version from its card, study included, and compare hashes; changes nothing",
+        "ratchet reproduce aapl 3",
+    )
+    _agent(reproduce)
+    reproduce.add_argument("version", help="a version of the registry")
+
     rollback = verb(
         "rollback",
         "make the version before Production again; a running worker follows within a second",

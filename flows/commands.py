@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import ConfigError
 from core.home import Home
 
-DIFFERENT = 8  # as ExecutionError: trading is not what training would have done
+DIFFERENT = 8  # as ExecutionError: what was done again did not come out the same
 ALTERED = 4  # as StorageError: what is stored is not what was written
 
 if TYPE_CHECKING:
@@ -134,6 +134,17 @@ def register(home: Home, options: argparse.Namespace) -> int:
     )
     print(change)
     return 0
+
+
+def reproduce(home: Home, options: argparse.Namespace) -> int:
+    from flows.progress import Terminal
+    from pipelines import reproduce as stage
+
+    _params(home).agent(options.agent)
+    with Terminal(_console(stderr=True)) as report:
+        found = stage.run(home, options.agent, _version(options.version), report=report)
+    print(found)
+    return 0 if found.passed else DIFFERENT
 
 
 def rollback(home: Home, options: argparse.Namespace) -> int:

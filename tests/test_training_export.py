@@ -7,7 +7,14 @@ from training_kit import SMALL_PPO, SMALL_SAC, small_lesson
 from core.errors import BadBundle, TrainingError
 from core.settings import Ppo, Sac
 from registry.policy import Policy
-from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
+from training.export import (
+    check_compatible,
+    hidden_layers,
+    pack,
+    policy_onnx,
+    unpack,
+    weights_sha256,
+)
 from training.learn import build, decide, export_policy, weights_of
 from training.local import quiet
 from training.spaces import Actions, target_weight
@@ -85,6 +92,15 @@ def test_weights_survive_packing_and_hash_alike() -> None:
     assert weights_sha256(again) == weights_sha256(weights)
     changed = dict(again) | {"actor.biases.0": again["actor.biases.0"] + 1e-7}
     assert weights_sha256(changed) != weights_sha256(weights)
+
+
+def test_the_hidden_layers_of_a_version_are_read_from_its_weights() -> None:
+    with quiet():
+        algorithm = build(small_lesson())
+        content = export_policy(algorithm, small_lesson())
+    wanted = small_lesson().hyperparameters.hidden
+    assert hidden_layers(weights_of(algorithm)) == wanted
+    assert hidden_layers(unpack(content)) == wanted
 
 
 def test_the_actor_comes_back_out_of_a_policy() -> None:

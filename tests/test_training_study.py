@@ -203,7 +203,9 @@ def test_trials_overlay_the_settings_of_params_yaml() -> None:
 
 
 def test_a_warm_start_keeps_the_network() -> None:
-    assert space_for(params(), "demo", fixed_network=True).networks == ("64-64",)
+    warm = space_for(params(), "demo", (48, 24))
+    assert warm.networks == ("48-24",)  # that of the version it goes on from
+    assert warm.usual["hidden"] == "48-24"
 
 
 def test_ray_outlives_the_thread_that_asked_for_it(home: Home) -> None:

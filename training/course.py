@@ -37,7 +37,10 @@ class Course:
     @property
     def space(self) -> Space:
         """What the study searches; a warm start keeps the network it continues from."""
-        return space_for(self.params, self.agent, fixed_network=self.warm_start is not None)
+        from training.export import hidden_layers, unpack
+
+        network = () if self.warm_start is None else hidden_layers(unpack(self.warm_start))
+        return space_for(self.params, self.agent, network)
 
     @property
     def identity(self) -> str:

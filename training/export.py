@@ -186,6 +186,12 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
     return actor
 
 
+def hidden_layers(weights: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Return the widths of an actor's hidden layers, from ``unpack``."""
+    biases = {int(n.rsplit(".", 1)[1]): a for n, a in weights.items() if "actor.biases." in n}
+    return tuple(biases[number].shape[-1] for number in sorted(biases)[:-1])
+
+
 def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:
     """Return the hash of names, shapes and bytes: equal exactly when the weights are."""
     digest = hashlib.sha256()

@@ -80,20 +80,22 @@ class Space:
         return algorithm, self.environment.model_copy(update={"penalty": penalty})
 
 
-def space_for(params: Params, agent: str, fixed_network: bool = False) -> Space:
+def space_for(params: Params, agent: str, network: tuple[int, ...] = ()) -> Space:
     """Return what a study of ``agent`` searches.
 
-    ``fixed_network``: of a warm start, whose network is the Production policy's own.
+    ``network``: widths of the hidden layers a warm start goes on with; no others are tried then.
     """
     entry = params.agent(agent)
     algorithm: Ppo | Sac = params.ppo if entry.algorithm == "ppo" else params.sac
+    if network:
+        algorithm = algorithm.model_copy(update={"hidden": network})
     ranges = dict(PPO_RANGES if entry.algorithm == "ppo" else SAC_RANGES)
     if entry.reward in PENALISED or ":" in entry.reward:
         ranges["penalty"] = PENALTY
     present = algorithm.model_dump() | {"penalty": params.environment.penalty}
     ranges = {name: span.holding(present[name]) for name, span in ranges.items()}
     own = _network(algorithm.hidden)
-    networks = (own,) if fixed_network else tuple(dict.fromkeys((*NETWORKS, own)))
+    networks = (own,) if network else tuple(dict.fromkeys((*NETWORKS, own)))
     return Space(algorithm, params.environment, ranges, networks)
 
 

@@ -68,7 +68,7 @@ class Searched:
     def returns(self) -> np.ndarray:
         """Return the validation returns (N, T) of the N complete trials."""
         known = [trial.returns for trial in self.trials if trial.returns]
-        return np.array(known, np.float64).reshape(len(known), -1)
+        return np.array(known, np.float64) if known else np.empty((0, 0))
 
     @property
     def effective_trials(self) -> float:
