@@ -4,6 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 # Test processes; two suit a laptop that does something else besides.
 JOBS ?= 2
+# Of `make crash`.
+RUNS ?= 1000
+SEED ?= 1
 # Of `make evidence`: markets without an edge, and markets of every planted edge.
 HISTORIES ?= 200
 PLANTED ?= 20
@@ -16,7 +19,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 || ls /dev/nvidia0 >/de
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults lint up bench evidence evidence-small clean
+.PHONY: help install demo test faults crash lint up bench evidence evidence-small clean
 
 help: ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +43,9 @@ test: lint ## everything CI checks
 
 faults: $(STAMP) ## what breaks at a broker, against a fake TWS; docs/reliability.md lists it
 	$(BIN)/python -m pytest -v tests/test_serving_ibkr.py
+
+crash: $(STAMP) ## kill -9 between ledger and broker, RUNS times (1000), drawn from SEED (1)
+	PYTHONPATH=tests $(BIN)/python -m crash --runs $(RUNS) --seed $(SEED) --jobs $(JOBS)
 
 bench: $(STAMP) ## speed of the engine and the learners on this machine
 	$(BIN)/python -m bench.engine
