@@ -134,7 +134,7 @@ def serve(
     """
     chosen = served_agents(params, agents)
     feed = feed or ("ibkr" if broker == "ibkr" else "replay")
-    execution = make_broker(broker, os.environ, ask, feed)
+    execution = make_broker(broker, os.environ, ask, feed, params.validation.calendar)
     source = make_feed(home, params, chosen, feed, bars_per_second)
     desk = None
     if processes:

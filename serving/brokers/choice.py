@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from core.errors import NotAllowed
+from serving.auction import cut_off, never
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker
 
@@ -21,7 +22,11 @@ def nobody(question: str) -> str:
 
 
 def make_broker(
-    name: BrokerName, environment: Mapping[str, str], ask: Ask = nobody, feed: str = "replay"
+    name: BrokerName,
+    environment: Mapping[str, str],
+    ask: Ask = nobody,
+    feed: str = "replay",
+    calendar: str = "XNYS",
 ) -> Broker:
     """Return the broker ``name``, not connected yet.
 
@@ -44,4 +49,4 @@ def make_broker(
             "Type the account number to confirm: "
         )
         confirm_live(access, typed)
-    return IbkrBroker(access)
+    return IbkrBroker(access, too_late=never if feed == "replay" else cut_off(calendar))

@@ -23,6 +23,7 @@ from core.bars import Bar
 from core.errors import BrokerError, BrokerUnavailable, NotAllowed
 from core.risk import Rules
 from serving import booking
+from serving.auction import TooLate, never
 from serving.brokers.ibkr import wire
 from serving.brokers.ibkr.access import Access, named
 from serving.brokers.ibkr.book import OrderBook
@@ -45,7 +46,7 @@ class IbkrBroker:
         access: Access,
         pace: Pace | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        too_late: Callable[[Ticket, datetime], str] = lambda ticket, now: "",
+        too_late: TooLate = never,
     ) -> None:
         """``too_late`` says why an order must not be sent any more, or nothing."""
         self._link = Link(access, self, pace)
