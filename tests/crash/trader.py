@@ -32,6 +32,7 @@ from features.account import warm_up
 from serving.brokers.ibkr import Access, IbkrBroker
 from serving.closing import Close
 from serving.deciding import LocalDesk, Trader
+from serving.feeds import Calm
 from serving.following import Published
 from serving.history import FeedBar, History, Instrument
 from serving.ledger import LedgerReader, rows
@@ -72,7 +73,7 @@ class Desk(LocalDesk):
         self.passed.set()
 
 
-class SteppedFeed:
+class SteppedFeed(Calm):
     """Plays the market step by step, each once the step before is in the books."""
 
     name = "steps"
