@@ -94,7 +94,8 @@ class LocalDesk:
         traded: History,
         vix: Callable[[], pd.Series | None],
     ) -> Trader:
-        return TradingAgent(name, version, bundle, signal, traded, vix)
+        needed = vix if bundle.spec.uses_vix else lambda: None
+        return TradingAgent(name, version, bundle, signal, traded, needed)
 
     def begin(self, traders: Mapping[str, Trader], note: Note, steer: Steer) -> None:
         """Nothing to start."""

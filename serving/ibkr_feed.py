@@ -38,6 +38,7 @@ KEPT = {  # what a subscription begins with; it needs no more than the newest ba
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VIX = Instrument("ibkr", "^VIX", "1d")
+VIX_AGE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class IbkrFeed:
         self._kept: dict[Instrument, tuple[IB, BarDataList]] = {}  # in the link's thread
         self._asked: dict[Instrument, datetime] = {}  # when for history last
         self._turn = asyncio.Lock()
-        self._vix: tuple[str, pd.Series] | None = None  # by day
+        self._vix: pd.Series | None = None
+        self._vix_asked = EPOCH
 
     # -- asked by the worker
 
@@ -98,15 +100,15 @@ class IbkrFeed:
         return self._complete(instrument).loc[:until]
 
     def vix(self) -> pd.Series | None:
-        """Return the VIX's daily closes; asked for once a day."""
-        day = f"{self._now():%Y-%m-%d}"
-        if self._vix is None or self._vix[0] != day:
+        """Return the VIX's daily closes, asked for anew now and then; None: IBKR has none."""
+        now = self._now()
+        if self._linked.is_set() and now - self._vix_asked >= VIX_AGE:
+            self._vix_asked = now
             try:
-                self._vix = day, self._ask(VIX)["close"]
-            except (BrokerUnavailable, DataError) as error:
+                self._vix = self._ask(VIX)["close"]
+            except DataError as error:
                 self._note("feed stale", f"VIX: {error}")
-                return self._vix[1] if self._vix else None
-        return self._vix[1]
+        return self._vix
 
     def stream(
         self, after: Mapping[Instrument, datetime], stop: threading.Event
