@@ -41,8 +41,10 @@ lint: $(STAMP) ## style, types and the import line
 test: lint ## everything CI checks
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-faults: $(STAMP) ## what breaks at a broker, against a fake TWS; docs/reliability.md lists it
-	$(BIN)/python -m pytest -v tests/test_serving_ibkr.py
+faults: $(STAMP) ## what breaks at a broker, against a fake TWS; fills docs/reliability.md
+	@$(BIN)/python -m pytest -n $(JOBS) tests/test_serving_faults.py \
+	  --junitxml=.pytest_cache/faults.xml; status=$$?; \
+	$(BIN)/python tests/fault_table.py .pytest_cache/faults.xml docs/reliability.md; exit $$status
 
 crash: $(STAMP) ## kill -9 between ledger and broker, RUNS times (1000), drawn from SEED (1)
 	PYTHONPATH=tests $(BIN)/python -m crash --runs $(RUNS) --seed $(SEED) --jobs $(JOBS)

@@ -35,7 +35,13 @@ from serving.sleeve import Sleeve, replay_books
 SYMBOL = "AAPL"
 INSTRUMENT = Instrument("ibkr", SYMBOL, "1d")
 FAST = Pace(
-    retry=0.02, heartbeat=0.05, patience=1.0, connect=3.0, remind=0.2, messages_per_second=100_000
+    retry=0.02,
+    heartbeat=0.05,
+    patience=1.0,
+    connect=3.0,
+    remind=0.2,
+    look=0.1,
+    messages_per_second=100_000,
 )
 CASH = 100_000.0
 RULES = Rules.of(

@@ -61,6 +61,10 @@ class Faults:
     """The script. All off at the start."""
 
     hang_handshake: bool = False  # a socket opens, nothing is said
+    hang_up: bool = False  # a socket opens and is closed as soon as the client names itself
+    logged_out: bool = False  # a session begins without accounts, as before a log-in
+    taken: set[int] = field(default_factory=set)  # client ids that another program uses
+    cut_off: bool = False  # who connects is told that IBKR is away (1100)
     enforce_pacing: bool = False  # 162 on the sixty-first request in 10 min or a repeat in 15 s
     unanswered: set[Request] = field(default_factory=set)  # requests that get no answer
     held: set[Reply] = field(default_factory=set)  # kinds kept back until released

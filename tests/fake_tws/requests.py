@@ -34,8 +34,14 @@ def answer(tws: "FakeTws", connection: Connection, kind: Request, fields: list[s
 
 def start_api(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
     fields.skip(1)
-    client_id = fields.whole()
-    if tws.of(client_id):
+    client_id, faults = fields.whole(), tws.faults
+    if faults.hang_up:
+        connection.drop()
+        return
+    if faults.logged_out:
+        connection.send(replies.managed_accounts(()))
+        return
+    if tws.of(client_id) or client_id in faults.taken:
         text = "Unable to connect as the client id is already in use. "
         tws.refuse(connection, -1, 326, f"{text}Retry with a unique client id.")
         connection.drop()
@@ -43,7 +49,7 @@ def start_api(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
     connection.client_id = client_id
     connection.send(replies.managed_accounts(tws.exchange.accounts))
     connection.send(replies.next_valid_id(tws.exchange.next_order_id(client_id)))
-    for code in (2104, 2106, 2158):
+    for code in (1100,) if faults.cut_off else (2104, 2106, 2158):
         tws.refuse(connection, -1, code, SYSTEM_TEXTS[code])
 
 

@@ -128,14 +128,18 @@ class IbkrBroker:
             self._refusals[order_id] = f"{code}: {text}"
         self._changed.set()
         self._said.set()
-        if order_id and self._ready.is_set() and not self._doubt:
-            self._doubt = True
-            self._link.schedule(self._ask_all(ib))
+        if order_id:
+            self.look(ib)
 
     def tell(self, kind: str, detail: str) -> None:
         with self._lock:
             self._events.append((kind, detail))
         self._said.set()
+
+    def look(self, ib: IB) -> None:
+        if self._ready.is_set() and not self._doubt:
+            self._doubt = True
+            self._link.schedule(lambda: self._ask_all(ib))
 
     async def _ask_all(self, ib: IB) -> None:
         """Establish what IBKR knows."""
@@ -146,10 +150,14 @@ class IbkrBroker:
         self._doubt = False
         for _ in range(4):
             await self._link.paced()
-        open_orders = await self._link.within(ib.reqAllOpenOrdersAsync())
-        completed = await self._link.within(ib.reqCompletedOrdersAsync(False))
-        fills = await self._link.within(ib.reqExecutionsAsync())
-        positions = await self._link.within(ib.reqPositionsAsync())
+        try:
+            open_orders = await self._link.within(ib.reqAllOpenOrdersAsync())
+            completed = await self._link.within(ib.reqCompletedOrdersAsync(False))
+            fills = await self._link.within(ib.reqExecutionsAsync())
+            positions = await self._link.within(ib.reqPositionsAsync())
+        except TimeoutError:
+            self._link.unanswered("orders, executions and positions")
+            raise
         answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
         with self._lock:
             self._events += self._book.hear(answer)

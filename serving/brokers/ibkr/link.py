@@ -34,6 +34,7 @@ class Pace:
     patience: float = 5.0  # for one answer
     connect: float = 15.0  # for a connection to come up
     remind: float = 60.0  # between alerts while there is no link
+    look: float = 20.0  # between looks at the account when nobody asked: others act on it too
     messages_per_second: int = 40  # IBKR takes 50, ib_async holds back past 45
 
 
@@ -52,6 +53,9 @@ class Owner(Protocol):
     def tell(self, kind: str, detail: str) -> None:
         """Take an event for ledger and alerts."""
 
+    def look(self, ib: IB) -> None:
+        """Take a look at the account, which others may use too."""
+
 
 class Link:
     """Keeps connecting until closed."""
@@ -68,6 +72,7 @@ class Link:
         self._sent: deque[float] = deque()
         self._told_at: float | None = None
         self._reason = ""
+        self._cut_off = False  # connected to a gateway that has lost IBKR
         self._tasks: set[asyncio.Task[None]] = set()
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
 
@@ -113,15 +118,15 @@ class Link:
                 await asyncio.sleep(1.0 - (self._loop.time() - oldest))
         self._sent.append(self._loop.time())
 
-    def schedule(self, work: Awaitable[None]) -> None:
+    def schedule(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the loop; an error in it breaks the connection."""
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except (TimeoutError, ConnectionError, RequestError, BrokerError) as error:
             self._break(f"{type(error).__name__}: {error}")
 
@@ -135,7 +140,7 @@ class Link:
 
     async def _live(self) -> None:
         while not self._closing and self.refused is None:
-            self._lost, self._reason = asyncio.Event(), ""
+            self._lost, self._reason, self._cut_off = asyncio.Event(), "", False
             ib = IB()
             self._listen(ib)
             try:
@@ -144,7 +149,7 @@ class Link:
             except NotAllowed as error:
                 self.refused, self._reason = error, str(error)
             except (OSError, TimeoutError, RequestError, BrokerError) as error:
-                self._reason = self._reason or f"{type(error).__name__}: {error}".rstrip(": ")
+                self._reason = self._reason or self._in_words(error)
             finally:
                 self._ib = None
                 self._owner.went_down()
@@ -166,6 +171,8 @@ class Link:
         ib.client.MaxRequests = 0  # the pace is ours: nothing may queue unseen
         self._access.agrees_with(ib.managedAccounts())
         await self._owner.came_up(ib)
+        if self._cut_off:
+            raise BrokerUnavailable(self._reason)
         self._ib = ib
         self._told_at = None
         self._owner.tell("link up", f"{self._access.host}:{self._access.port}")
@@ -173,6 +180,7 @@ class Link:
     async def _beat(self, ib: IB) -> None:
         """Ask for the time again and again: a frozen gateway looks connected."""
         assert self._lost is not None
+        looked = self._loop.time()
         while not self._lost.is_set():
             try:
                 await asyncio.wait_for(self._lost.wait(), self.pace.heartbeat)
@@ -181,6 +189,16 @@ class Link:
                     await self.within(ib.reqCurrentTimeAsync())
                 except TimeoutError:
                     self._break(f"no answer to the time within {self.pace.patience:g} s: frozen")
+                looked = self._look_around(ib, looked)
+
+    def _look_around(self, ib: IB, looked: float) -> float:
+        """Go on telling of a gateway without IBKR; else look at the account when it is time."""
+        if self._cut_off:
+            self._tell_down()
+        elif self._loop.time() - looked >= self.pace.look:
+            looked = self._loop.time()
+            self._owner.look(ib)
+        return looked
 
     def _listen(self, ib: IB) -> None:
         ib.RaiseRequestErrors = True
@@ -192,20 +210,35 @@ class Link:
 
     def _error(self, ib: IB, order_id: int, code: int, text: str) -> None:
         if code in CUT_OFF:
+            self._cut_off = True
             self._owner.went_down()
             self._reason = f"{code}: {text}"
             self._tell_down()
         elif code in RESTORED and self._ib is not None:
-            self.schedule(self._restored(ib, code))
+            self.schedule(lambda: self._restored(ib, code))
         elif code == 1300 or code == 326:
             self._break(f"{code}: {text}")
         elif order_id > 0:
             self._owner.heard(ib, order_id, code, text)
 
     async def _restored(self, ib: IB, code: int) -> None:
+        self._cut_off, self._reason = False, ""
         await self._owner.came_up(ib)
         self._told_at = None
         self._owner.tell("link up", f"IBKR is back ({code})")
+
+    def _in_words(self, error: Exception) -> str:
+        """Say why there is no connection, and what a person can do about it."""
+        where = f"{self._access.host}:{self._access.port}"
+        if isinstance(error, ConnectionRefusedError):
+            return f"nothing listens at {where}; start TWS or IB Gateway and let it take API calls"
+        if isinstance(error, TimeoutError) and self._ib is None:
+            return f"{where} accepts connections but does not answer; is it logged in?"
+        return f"{type(error).__name__}: {error}".rstrip(": ")
+
+    def unanswered(self, what: str) -> None:
+        """Give up a connection: a late answer to this would be taken for one to the next."""
+        self._break(f"no answer about {what} within {self.pace.patience:g} s")
 
     def _break(self, reason: str) -> None:
         self._reason = self._reason or reason
