@@ -157,7 +157,7 @@ class IbkrFeed:
 
     async def came_up(self, ib: IB) -> None:
         self._linked.set()
-        self._link.schedule(self._take_up(ib))
+        self._link.schedule(lambda: self._take_up(ib))
 
     async def _take_up(self, ib: IB) -> None:
         """Fill what was missed of everything known, and subscribe anew."""
@@ -172,6 +172,9 @@ class IbkrFeed:
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
         """Orders and fills are another's."""
+
+    def look(self, ib: IB) -> None:
+        """The account too."""
 
     def tell(self, kind: str, detail: str) -> None:
         kinds = {"link down": "feed stale", "link up": "feed back"}
@@ -251,7 +254,7 @@ class IbkrFeed:
         asked = self._asked[instrument]
         if fresh and newest != EPOCH and newest.date() != first.date() != asked.date():
             self._asked[instrument] = now
-            self._link.schedule(self._refill(instrument))
+            self._link.schedule(lambda: self._refill(instrument))
         elif fresh:
             self._learn(instrument, frame_of(fresh), now, len(fresh) - 1)
 
