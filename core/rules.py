@@ -110,6 +110,14 @@ class Rules:
         """Return these rules with some numbers replaced: ``rules.but(slippage_rate=0.001)``."""
         return replace(self, **changes)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the rules of one account as plain data that reads back to the same bits."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Rules":
+        return cls(**content)
+
     def of_each(self, accounts: int) -> np.ndarray:
         """Return ``self.block`` for accounts with one symbol; ``ValueError`` where it differs."""
         n, k = self.block.shape[:2]

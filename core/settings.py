@@ -259,6 +259,18 @@ class Paper(Section):
     snapshot_seconds: float = Field(5.0, gt=0)
 
 
+class Portfolio(Section):
+    """Limits across all sleeves of one account, which can only clip; ``None`` switches one off.
+
+    Fractions of the whole account's equity: that of all sleeves together.
+    """
+
+    allocation: dict[Name, Annotated[float, Field(gt=0)]] = {}  # by agent: most its sleeve holds
+    max_exposure: float | None = Field(None, gt=0)  # of all sleeves, long and short added up
+    max_symbol: float | None = Field(None, gt=0)  # of one symbol in all sleeves
+    price_patience_seconds: float = Field(120.0, gt=0)  # a later bar is due so long: price stale
+
+
 def _as_level(value: Any) -> Any:
     """YAML reads a bare ``off`` as false and ``on`` as true."""
     return {True: "info", False: "off"}[value] if isinstance(value, bool) else value
@@ -324,6 +336,7 @@ class Params(Section):
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
     paper: Paper = Paper()
+    portfolio: Portfolio = Portfolio()
     alerts: Alerts = Alerts()
     demo: Demo = Demo()
 

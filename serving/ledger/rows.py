@@ -115,6 +115,33 @@ class Verdict(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clip(Row):
+    """What was left of a verdict by something outside its sleeve; a replay applies it again."""
+
+    TABLE: ClassVar[str] = "clips"
+
+    agent: str
+    bar_time: datetime
+    symbol: str
+    wanted: float  # signed whole shares to hold
+    allowed: float  # signed whole shares; NaN: keep what is held and working
+    reason: int  # a bit of core.risk.Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleChange(Row):
+    """The rules a sleeve lives by from the bar after ``bar_time`` on."""
+
+    TABLE: ClassVar[str] = "rule_changes"
+
+    agent: str
+    bar_time: datetime | None  # newest bar lived under the rules before; None: from the first
+    rules: dict[str, Any]  # core.rules.Rules.to_json
+    changes: dict[str, Any]  # name: [old, new]; empty for the first of a session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intent(Row):
     """An order about to be sent; durable before it leaves."""
 

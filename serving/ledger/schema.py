@@ -94,7 +94,16 @@ _THIRD = (
         {_WHEN}) STRICT""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+# What a replay needs beside policy and bars: limits of the whole account, rules that changed.
+_CLIPS_AND_RULES = (
+    f"""CREATE TABLE clips ({_KEYS}, agent TEXT NOT NULL, bar_time TEXT NOT NULL,
+        symbol TEXT NOT NULL, wanted REAL NOT NULL, allowed REAL, reason INTEGER NOT NULL,
+        detail TEXT NOT NULL, {_WHEN}, UNIQUE (session, agent, bar_time)) STRICT""",
+    f"""CREATE TABLE rule_changes ({_KEYS}, agent TEXT NOT NULL, bar_time TEXT,
+        rules TEXT NOT NULL, changes TEXT NOT NULL, {_WHEN}) STRICT""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _CLIPS_AND_RULES)
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAY_CHANGE = frozenset({"snapshots"})
 
