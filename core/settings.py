@@ -268,7 +268,6 @@ class Portfolio(Section):
     allocation: dict[Name, Annotated[float, Field(gt=0)]] = {}  # by agent: most its sleeve holds
     max_exposure: float | None = Field(None, gt=0)  # of all sleeves, long and short added up
     max_symbol: float | None = Field(None, gt=0)  # of one symbol in all sleeves
-    price_patience_seconds: float = Field(120.0, gt=0)  # a later bar is due so long: price stale
 
 
 def _as_level(value: Any) -> Any:

@@ -4,12 +4,14 @@ Owns which bars, which bundle and which rules a session is replayed with, and wh
 says. The comparison, exact to the last bit, is ``pipelines/parity.py``'s.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 
 from core.errors import ExecutionError, NotEnoughData
 from core.home import Home
+from core.risk import Reason
 from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
@@ -18,9 +20,11 @@ from pipelines.parity import Difference, first_difference
 from registry import models
 from registry.bundle import Bundle, load_bundle
 from serving.ledger import LedgerReader, rows
+from serving.rulebook import RuleBook, rulebook
 from serving.session import rules_of
 from training import backtest
 from training.splits import Window
+from training.trading import Imposed
 
 TAG = "parity"  # of the version in MLflow
 
@@ -37,6 +41,8 @@ class Certificate:
     slippage: float  # account currency, what the fills cost beyond the price they aimed at
     slippage_bps: float  # of the traded value
     difference: Difference | None  # the first; None: equal to the last bit
+    cuts: int = 0  # verdicts a limit outside the sleeve cut; replayed as recorded
+    rule_changes: int = 0  # while it was traded; replayed by the rules of each bar
 
     @property
     def passed(self) -> bool:
@@ -47,7 +53,16 @@ class Certificate:
         return (
             f"session {self.session}, {self.agent} version {self.version}, {self.bars} bars: {said}"
             f"; {self.fills} fills, slippage {self.slippage:.2f} ({self.slippage_bps:.1f} bps)"
+            f"{self._imposed}"
         )
+
+    @property
+    def _imposed(self) -> str:
+        """What the replay took from the ledger besides decisions, in words."""
+        words = f"; {self.cuts} verdicts cut by the account, as recorded" if self.cuts else ""
+        if self.rule_changes:
+            words += f"; rules changed {self.rule_changes} times, each bar by its own"
+        return words
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,17 @@ class Recorded:
     bundle_sha256: str
     decisions: tuple[rows.Decision, ...]
     fills: tuple[rows.Fill, ...]
+    cuts: tuple[rows.Clip, ...] = ()
+    rules: RuleBook | None = None  # by which it was traded; None: the ledger is older than that
+
+    def imposed(self) -> Imposed:
+        """Return what it obeyed besides its policy, by bar of its own."""
+        times = [decision.bar_time for decision in self.decisions]
+        changed: dict[int, Rules] = {}
+        for after, rules in self.rules.entries if self.rules else ():
+            changed[0 if after is None else bisect_right(times, after)] = rules
+        cuts = {times.index(cut.bar_time): (cut.allowed, Reason(cut.reason)) for cut in self.cuts}
+        return Imposed(changed, cuts)
 
 
 def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]:
@@ -84,13 +110,16 @@ def recorded(home: Home, session: int) -> list[Recorded]:
     with LedgerReader(home.ledger) as ledger:
         decisions = ledger.rows(rows.Decision, session=session)
         fills = ledger.rows(rows.Fill, session=session)
+        cuts = ledger.rows(rows.Clip, session=session)
+        agents = dict.fromkeys(decision.agent for decision in decisions)
+        books = {agent: rulebook(ledger, session, agent) for agent in agents}
     if not decisions:
         raise ExecutionError(
             f"session {session}: no decision in {home.ledger}; `ratchet ledger events` shows which "
             "sessions there are"
         )
     found = []
-    for agent in dict.fromkeys(decision.agent for decision in decisions):
+    for agent in agents:
         own = tuple(one for one in decisions if one.agent == agent)
         versions = dict.fromkeys((one.model_version, one.bundle_sha256) for one in own)
         if len(versions) > 1:
@@ -101,14 +130,18 @@ def recorded(home: Home, session: int) -> list[Recorded]:
             )
         ((version, sha256),) = versions
         traded = tuple(fill for fill in fills if fill.agent == agent)
-        found.append(Recorded(session, agent, version, sha256, own, traded))
+        cut = tuple(one for one in cuts if one.agent == agent)
+        found.append(Recorded(session, agent, version, sha256, own, traded, cut, books[agent]))
     return found
 
 
 def certificate_of(
     home: Home, found: Recorded, bundle: Bundle, dataset: Dataset, rules: Rules, cash: float
 ) -> Certificate:
-    """Return the certificate of one sleeve, replayed on ``dataset`` by ``bundle``."""
+    """Return the certificate of one sleeve, replayed on ``dataset`` by ``bundle``.
+
+    ``rules`` are those of a ledger that knows none. What the account cut is cut again.
+    """
     first = np.datetime64(found.decisions[0].bar_time.replace(tzinfo=None), "ns")
     start = int(np.searchsorted(dataset.market.time, first))
     stop = start + len(found.decisions)
@@ -117,7 +150,8 @@ def certificate_of(
             f"{found.agent}: session {found.session} has {len(found.decisions)} bars from "
             f"{first}, the dataset only {len(dataset) - start}; ingest the bars it traded"
         )
-    result = backtest.run(bundle, dataset, bundle.scaler, rules, Window(start, stop), cash)
+    window, imposed = Window(start, stop), found.imposed()
+    result = backtest.run(bundle, dataset, bundle.scaler, rules, window, cash, imposed)
     value = sum(abs(fill.shares) * fill.price for fill in found.fills)
     slippage = sum(fill.slippage for fill in found.fills)
     return Certificate(
@@ -129,4 +163,6 @@ def certificate_of(
         slippage=slippage,
         slippage_bps=1e4 * slippage / value if value else 0.0,
         difference=first_difference(home.ledger, found.agent, result, found.session),
+        cuts=len(found.cuts),
+        rule_changes=len(found.rules.entries) - 1 if found.rules else 0,
     )

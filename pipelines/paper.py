@@ -13,6 +13,7 @@ from core.errors import ExecutionError
 from core.home import Home
 from core.progress import Progress, Report, silent
 from core.settings import Params
+from pipelines.certificate import recorded
 from pipelines.dataset import load_dataset
 from pipelines.parity import Difference, first_difference
 from registry import models
@@ -24,6 +25,7 @@ from serving.session import rules_of
 from serving.worker import Worker
 from training import backtest
 from training.splits import Window
+from training.trading import Imposed
 
 POLL_SECONDS = 0.02
 
@@ -51,10 +53,11 @@ def compare(home: Home, params: Params, agents: Sequence[str], report: Report = 
     report(Progress("paper", 0.0, f"{params.split.paper_bars} reserved bars of each agent"))
     feed = make_feed(home, params, agents, bars_per_second=0.0)
     session = Worker(home, params, agents, feed, fresh=True).run()
+    imposed = {one.agent: one.imposed() for one in recorded(home, session.session)}
     differences: dict[str, Difference | None] = {}
     for number, agent in enumerate(agents, start=1):
         report(Progress("paper", 0.5 + 0.4 * number / len(agents), f"backtest of {agent}"))
-        result = _backtest(home, params, agent)
+        result = _backtest(home, params, agent, imposed[agent])
         differences[agent] = first_difference(home.ledger, agent, result, session.session)
     same = sum(found is None for found in differences.values())
     words = f"{same} of {len(agents)} sleeves equal their backtest to the last bit"
@@ -62,13 +65,13 @@ def compare(home: Home, params: Params, agents: Sequence[str], report: Report = 
     return Compared(session, differences)
 
 
-def _backtest(home: Home, params: Params, agent: str) -> backtest.BacktestResult:
+def _backtest(home: Home, params: Params, agent: str, imposed: Imposed) -> backtest.BacktestResult:
     copy = models.production(home, agent)
     bundle = load_bundle(copy.folder, copy.bundle_sha256)
     dataset = load_dataset(home, params, agent, bundle.spec)
     reserved = Window(len(dataset) - params.split.paper_bars, len(dataset))
-    rules = rules_of(params, agent)
-    return backtest.run(bundle, dataset, bundle.scaler, rules, reserved, params.account.cash)
+    rules, cash = rules_of(params, agent), params.account.cash
+    return backtest.run(bundle, dataset, bundle.scaler, rules, reserved, cash, imposed)
 
 
 def switch(

@@ -117,7 +117,6 @@ KINDS: Mapping[str, Kind] = {
     "settings": Kind("settings", "info", "gateway"),
     "settings refused": Kind("settings", "warning", "gateway"),
     "account clip": Kind("clip", "info", "risk"),
-    "stale price": Kind("clip", "warning", "risk"),
     "failed": Kind("failure", "critical", "worker"),
 }
 UNKNOWN = Kind("other", "warning", "worker")

@@ -4,7 +4,7 @@ Owns the translation from engine, policy and broker to ledger rows and to words.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,16 @@ from serving.ledger import rows
 
 RISK_STATES = ("ACTIVE", "REDUCING", "HALTED")
 ROUTINE = int(Reason.NO_TRADE_BAND)  # happens at most bars: in the verdict, but no event
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What was left of a verdict by something outside the sleeve."""
+
+    wanted: float  # signed whole shares to hold
+    allowed: float  # signed whole shares; NaN: keep what is held and working
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class Close:
     cancels: tuple[str, ...]  # orders the new target replaces
     ticket: Ticket | None
     skipped: tuple[FeedBar, ...]  # bars since the last close whose counterpart never came
+    working: Mapping[str, Report]  # orders that moved towards the target before, by order_ref
+    cut: Cut | None = None
 
     @property
     def time(self) -> datetime:
@@ -56,7 +68,6 @@ class Close:
     def risk_words(self) -> list[str]:
         """Everything risk had to say about this decision."""
         words = ["paused: holds what it has"] if self.paused else []
-        words += ["bar too old: holds what it has"] if self.too_old else []
         return words + describe(self.reasons)
 
     @property
@@ -93,6 +104,15 @@ class Close:
         yield self._equity()
         yield self._decision()
         yield self._verdict()
+        if self.cut:
+            yield rows.Clip(
+                **self._key,
+                symbol=self.symbol,
+                wanted=self.cut.wanted,
+                allowed=self.cut.allowed,
+                reason=int(self.cut.reason),
+                detail=self.cut.detail,
+            )
         for kind, detail in self.events():
             yield rows.RiskEvent(**self._key, kind=kind, detail=detail)
 
@@ -115,6 +135,9 @@ class Close:
         if was != now:
             drawdown = float(self.after.drawdown[0])
             yield "risk state", f"{was} -> {now} at a drawdown of {drawdown:.1%}"
+        if self.cut and self.cut.reason & Reason.ACCOUNT_CLIP:
+            shares = f"{self.cut.wanted:,.0f} -> {self.cut.allowed:,.0f} shares"
+            yield "account clip", f"{shares}: {self.cut.detail}"
         if self.reasons & ~ROUTINE:
             asked, allowed = float(self.verdict.asked[0, 0]), float(self.verdict.allowed[0, 0])
             yield "risk", f"{_weight(asked)} -> {_weight(allowed)}: {', '.join(self.risk_words)}"

@@ -47,6 +47,10 @@ class Dispatch:
         self._told = ""
         self.stopped = ""  # why this sleeve orders nothing any more
 
+    def live_by(self, rules: Rules) -> None:
+        """Protect by other rules from now on."""
+        self._rules = rules
+
     def entries(self, working: dict[str, Report]) -> dict[str, Report]:
         """Return the orders among ``working`` that move the position to a target."""
         return {ref: one for ref, one in working.items() if self._is_entry(ref)}

@@ -55,6 +55,12 @@ class History:
             return None
         return pd.Timestamp(self._times[self._count - 1], tz="UTC").to_pydatetime()
 
+    @property
+    def newest_close(self) -> float:
+        """Return the newest close, as traded; 0 where there is none."""
+        close = BAR_COLUMNS.index("close")
+        return float(self._values[self._count - 1, close]) if self._count else 0.0
+
     def append(self, bar: FeedBar) -> None:
         """Add the next bar; raise ``BadBars`` when it is not newer than the newest."""
         newest = self.newest

@@ -22,6 +22,7 @@ from serving.following import ALIAS, Published, Shelf
 from serving.history import History, Instrument
 from serving.ledger import Ledger, rows
 from serving.pairing import Pairing
+from serving.rulebook import in_words, note_rules, rulebook
 from serving.sleeve import Sleeve, replay_books
 
 PAPER = "paper"
@@ -148,7 +149,9 @@ class Opening:
         published, bundle = model.published, model.bundle
         rules = rules_of(self._params, agent)
         opening = open_accounts(1, 1, self._params.account.cash)
-        books = replay_books(self._ledger, self._session, agent, opening, rules, self._broker)
+        past = rulebook(self._ledger, self._session, agent) or rules
+        books = replay_books(self._ledger, self._session, agent, opening, past, self._broker)
+        self._note_rules(agent, rules, books.time)
         traded, signal = instruments_of(self._params, agent)
         pairing = Pairing(traded, signal)
         since = books.time or self._feed.begin(pairing.instruments)
@@ -173,6 +176,21 @@ class Opening:
             sleeve.recover(books.time)
         note_alias(self._ledger, self._session, agent, published, bundle, books.time)
         return Seat(sleeve, pairing, published, since)
+
+    def _note_rules(self, agent: str, rules: Rules, bar_time: datetime | None) -> None:
+        """Record the rules from now on, and that they are others than before the restart."""
+        with self._ledger.transaction():
+            changes = note_rules(self._ledger, self._session, agent, rules, bar_time)
+            if changes:
+                self._ledger.add(
+                    rows.RiskEvent(
+                        session=self._session,
+                        agent=agent,
+                        bar_time=bar_time,
+                        kind="settings",
+                        detail=f"since the restart: {in_words(changes)}",
+                    )
+                )
 
     def _is_paused(self, agent: str) -> bool:
         events = self._ledger.rows(rows.RiskEvent, session=self._session, agent=agent)

@@ -7,7 +7,7 @@ brokers by their port only, and nothing of feeds, threads or registries.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,14 +17,16 @@ from core import engine
 from core.accounts import State
 from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
-from core.risk import Rules
+from core.portfolio import Claim, applied
+from core.risk import Reason, Rules
 from features.table import risk_row
 from serving.brokers.port import WORKING, Broker, Execution, Report, Ticket, remote
-from serving.closing import Close, execution_of, report_of, status_of, ticket_of
+from serving.closing import Close, Cut, execution_of, report_of, status_of, ticket_of
 from serving.deciding import Trader
 from serving.dispatch import Dispatch
 from serving.history import FeedBar, History
 from serving.ledger import Ledger, rows
+from serving.rulebook import RuleBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,39 @@ class Sleeve:
     def step(
         self, traded: FeedBar, signal: FeedBar, snapshot: bool = True, too_old: str = ""
     ) -> Close:
-        """Live through one completed bar: everything in the ledger, then orders on their way.
+        """Live through one completed bar: everything in the ledger, then orders on their way."""
+        close = self.weigh(traded, signal, too_old)
+        with self._ledger.transaction():
+            self.write(close, snapshot)
+        self.send(close)
+        return close
 
-        ``too_old`` says why nothing may be decided on it: the sleeve then holds what it has.
+    def weigh(self, traded: FeedBar, signal: FeedBar, too_old: str = "") -> Close:
+        """Live through one completed bar up to the verdict; ``write`` and ``send`` must follow.
+
+        ``too_old`` says why nothing may be ordered on its price: the sleeve holds what it has.
         """
         self.traded.append(traded)
         if self.signal is not self.traded:
             self.signal.append(signal)
         self.trader.see()
         close = self._decide(traded, signal, too_old)
+        if too_old and bool(close.verdict.moves[0, 0]):
+            wanted = self.claim(close).wanted
+            close = self.clipped(close, Cut(wanted, np.nan, Reason.STALE_PRICE, too_old))
+        return close
+
+    def write(self, close: Close, snapshot: bool = True) -> None:
+        """Put a close into the ledger, inside the caller's transaction."""
+        self._ledger.add(*close.record())
+        for intent in close.intents():
+            self._ledger.add_new(intent)
+        if snapshot:
+            self.keep_snapshot(close.after, close.time)
+
+    def send(self, close: Close) -> None:
+        """Let the orders of a close leave, once it is durable."""
         self._working = self._after(close.settled.reports)
-        with self._ledger.transaction():
-            self._ledger.add(*close.record())
-            for intent in close.intents():
-                self._ledger.add_new(intent)
-            if snapshot:
-                self.keep_snapshot(close.after, close.time)
         self.state, self.last = close.after, close
         self._skipped.clear()
         if self._dispatch:
@@ -93,7 +112,41 @@ class Sleeve:
             )
         else:
             self._send(close.cancels, close.ticket, close.time)
-        return close
+
+    def clipped(self, close: Close, cut: Cut) -> Close:
+        """Return a close whose verdict something outside the sleeve has cut."""
+        submitted = engine.Submission(close.after, close.verdict)
+        after, verdict = applied(close.settled.state, submitted, cut.allowed, cut.reason)
+        replaced, ticket = self._orders(close.working, after, close.time)
+        return replace(
+            close,
+            verdict=verdict,
+            reasons=int(verdict.reasons[0, 0]),
+            after=after,
+            cancels=tuple(close.working) if replaced else (),
+            ticket=ticket,
+            cut=cut,
+        )
+
+    def claim(self, close: Close | None = None) -> Claim:
+        """Return what the sleeve holds and wants: at ``close``, or since its newest one."""
+        state = close.after if close else self.state
+        held, pending = float(state.shares[0, 0]), float(state.pending_shares[0, 0])
+        return Claim(
+            agent=self.name,
+            symbol=self.traded.instrument.symbol,
+            price=self.traded.newest_close,
+            equity=float(state.equity[0]),
+            held=held,
+            wanted=held + pending,
+            decided=close is not None and bool(close.verdict.moves[0, 0]),
+        )
+
+    def live_by(self, rules: Rules) -> None:
+        """Obey other rules from the next bar on."""
+        self._rules = rules
+        if self._dispatch:
+            self._dispatch.live_by(rules)
 
     def hear(self, executions: Sequence[Execution]) -> None:
         """Between closes: write down what a broker across a network told, then mind the orders."""
@@ -123,7 +176,7 @@ class Sleeve:
         bar, time = self._bar(traded), traded.time
         settled = self._broker.settle(self.name, self.state, bar, self._rules, time)
         answer = self.trader.decide(settled.state, bar)
-        target = np.array([[np.nan if self.paused or too_old else answer.weight]])
+        target = np.array([[np.nan if self.paused else answer.weight]])
         submission = engine.submit(settled.state, target, bar, self._rules)
         working = self._after(settled.reports)
         if self._dispatch:
@@ -149,6 +202,7 @@ class Sleeve:
             cancels=tuple(working) if replaced else (),
             ticket=ticket,
             skipped=tuple(self._skipped),
+            working=working,
         )
 
     def _bar(self, newest: FeedBar) -> Bar:
@@ -223,33 +277,43 @@ def bar_of(values: Mapping[str, float]) -> Bar:
 
 
 def replay_books(
-    ledger: Ledger, session: int, agent: str, opening: State, rules: Rules, broker: Broker
+    ledger: Ledger,
+    session: int,
+    agent: str,
+    opening: State,
+    rules: RuleBook | Rules,
+    broker: Broker,
 ) -> Books:
     """Return a sleeve's books after its last recorded bar.
 
-    From the newest snapshot on, recorded bars and decisions are lived through again; every close
-    must give the recorded equity, to the last bit. Raises ``CorruptFile`` where it does not.
+    From the newest snapshot on, recorded bars and decisions are lived through again, by the rules
+    and with the cuts of their time; every close must give the recorded equity, to the last bit.
+    Raises ``CorruptFile`` where it does not.
     """
+    past = rules if isinstance(rules, RuleBook) else RuleBook.only(rules)
     snapshot = ledger.newest_snapshot(session, agent)
     time, state = snapshot if snapshot else (None, opening)
     of: dict[str, Any] = {"session": session, "agent": agent}
     asked = {v.bar_time: v.asked for v in ledger.rows(rows.Verdict, after=time, **of)}
     bars = {(b.bar_time, b.symbol): b for b in ledger.rows(rows.BarSeen, after=time, **of)}
+    cuts = {clip.bar_time: clip for clip in ledger.rows(rows.Clip, after=time, **of)}
     fills: dict[datetime, list[Execution]] = {}
     for fill in ledger.rows(rows.Fill, after=time, **of):
         fills.setdefault(fill.bar_time, []).append(execution_of(fill))
     for book in ledger.rows(rows.Equity, after=time, **of):
         seen = bars[book.bar_time, book.symbol]
         bar = bar_of({name: getattr(seen, name) for name in BAR_COLUMNS + RISK_COLUMNS})
-        state = broker.replay(state, bar, rules, fills.get(book.bar_time, []))
+        valid = past.at(book.bar_time)
+        state = broker.replay(state, bar, valid, fills.get(book.bar_time, []))
         if float(state.equity[0]) != book.equity:
             raise CorruptFile(
                 f"{ledger.path}: {agent} at {book.bar_time.isoformat()} replays to an equity of "
-                f"{float(state.equity[0])!r}, recorded is {book.equity!r}; the risk or cost "
-                "settings changed since, or the ledger was altered: restore them, or begin a new "
-                "session"
+                f"{float(state.equity[0])!r}, recorded is {book.equity!r}; the opening cash "
+                "changed since, or the ledger was altered: restore it, or begin a new session"
             )
         target = np.array([[asked[book.bar_time]]])
-        state = engine.submit(state, target, bar, rules).state
-        time = book.bar_time
+        submitted = engine.submit(state, target, bar, valid)
+        if cut := cuts.get(book.bar_time):
+            submitted = applied(state, submitted, cut.allowed, Reason(cut.reason))
+        state, time = submitted.state, book.bar_time
     return Books(state, time)

@@ -8,15 +8,18 @@ models are made; must not import Ray, torch or Optuna.
 import os
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Event, Semaphore, Thread
 
 from core.errors import RatchetError, StorageError
 from core.home import Home
+from core.portfolio import AccountLimits
 from core.settings import Params
 from features.account import warm_up
 from serving import status
+from serving.account import Account
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker, News, remote
 from serving.deciding import Desk, LocalDesk
@@ -143,6 +146,7 @@ class Worker:
             self._params, self._ledger, self._session, self._feed, self._broker, self._desk
         )
         self._seats = {agent: opening.seat(agent, model) for agent, model in models.items()}
+        self._account = Account(self._ledger, AccountLimits.of(self._params.portfolio))
         versions = {name: seat.published.version for name, seat in self._seats.items()}
         self._log.info("session", extra={"session": self._session, "versions": versions})
         self._show("running")
@@ -228,10 +232,7 @@ class Worker:
         if isinstance(message, BarsArrived):
             self._room.release()
             self._desk.bars(message.bars)
-            for bar in message.bars:
-                for seat in self._seats.values():
-                    if bar.instrument in seat.pairing.instruments and bar.time > seat.since:
-                        self._bar(seat, bar)
+            self._bars(message.bars)
         elif isinstance(message, AliasMoved):
             self._swap(message)
         elif isinstance(message, AliasRefused):
@@ -241,37 +242,65 @@ class Worker:
             self._seats[message.agent].sleeve.paused = message.on
             self._event(message.agent, "paused" if message.on else "resumed", message.by)
 
-    def _bar(self, seat: Seat, bar: FeedBar) -> None:
-        for ready in seat.pairing.put(bar):
-            if isinstance(ready, Lone):
-                seat.sleeve.skip(ready.bar)
-            else:
-                self._close(seat, ready)
+    def _bars(self, bars: Sequence[FeedBar]) -> None:
+        """Let every sleeve live through one step of the feed; those that can decide, together."""
+        ready: dict[str, deque[Pair]] = {}
+        for bar in bars:
+            for name, seat in self._seats.items():
+                if bar.instrument not in seat.pairing.instruments or bar.time <= seat.since:
+                    continue
+                for found in seat.pairing.put(bar):
+                    if isinstance(found, Lone):
+                        self._finish(ready.pop(name, deque()), name)
+                        seat.sleeve.skip(found.bar)
+                    else:
+                        ready.setdefault(name, deque()).append(found)
+        while ready:
+            self._close({name: pairs.popleft() for name, pairs in ready.items()})
+            ready = {name: pairs for name, pairs in ready.items() if pairs}
 
-    def _close(self, seat: Seat, pair: Pair) -> None:
-        name = seat.sleeve.name
+    def _finish(self, pairs: deque[Pair], name: str) -> None:
+        """Close what a sleeve has ready before a bar of it is skipped."""
+        for pair in pairs:
+            self._close({name: pair})
+
+    def _close(self, pairs: Mapping[str, Pair]) -> None:
+        """Let some sleeves close a bar: one after the other, or, under limits that lie across
+        them, all up to the verdict first."""
+        if self._account.limits.off:
+            for name, pair in pairs.items():
+                self._close_together({name: pair})
+        else:
+            self._close_together(pairs)
+
+    def _close_together(self, pairs: Mapping[str, Pair]) -> None:
         began = time.perf_counter()
-        due = time.monotonic() - self._snapshots.get(name, -1e9)
-        snapshot = due >= self._params.paper.snapshot_seconds
-        too_old = self._feed.too_old(pair.traded)
-        close = seat.sleeve.step(pair.traded, pair.signal, snapshot, too_old)
-        self._desk.closed(close)
-        if snapshot:
-            self._snapshots[name] = time.monotonic()
-        self._milliseconds.append(1e3 * (time.perf_counter() - began))
-        self._watch.timed(name, self._milliseconds[-1] / 1e3)
-        self._log.info(
-            "close",
-            extra={
-                "agent": name,
-                "bar_time": close.time,
-                "version": close.model_version,
-                "action": close.action,
-                "equity": float(close.after.equity[0]),
-                "order_ref": close.ticket.order_ref if close.ticket else "",
-                "milliseconds": round(self._milliseconds[-1], 3),
-            },
-        )
+        sleeves = {name: seat.sleeve for name, seat in self._seats.items()}
+        now, keep = time.monotonic(), self._params.paper.snapshot_seconds
+        due = frozenset(n for n in pairs if now - self._snapshots.get(n, -1e9) >= keep)
+        weighed = {
+            name: sleeves[name].weigh(pair.traded, pair.signal, self._feed.too_old(pair.traded))
+            for name, pair in pairs.items()
+        }
+        closes = self._account.conclude(sleeves, weighed, due)
+        self._snapshots |= dict.fromkeys(due, time.monotonic())
+        milliseconds = 1e3 * (time.perf_counter() - began)
+        for name, close in closes.items():
+            self._desk.closed(close)
+            self._milliseconds.append(milliseconds)
+            self._watch.timed(name, milliseconds / 1e3)
+            self._log.info(
+                "close",
+                extra={
+                    "agent": name,
+                    "bar_time": close.time,
+                    "version": close.model_version,
+                    "action": close.action,
+                    "equity": float(close.after.equity[0]),
+                    "order_ref": close.ticket.order_ref if close.ticket else "",
+                    "milliseconds": round(milliseconds, 3),
+                },
+            )
 
     def _swap(self, moved: AliasMoved) -> None:
         """Let another model version take over the sleeve; its books stay."""

@@ -401,16 +401,42 @@ def test_with_the_registry_away_a_restarted_worker_lives_on_its_verified_copy(
     assert third.run().sleeves[0].bars == world.PAPER_BARS
 
 
-def test_changed_rules_cannot_rewrite_recorded_bars(running: Running) -> None:
+def without_snapshots(home: Home) -> None:
+    """So that every recorded bar is lived through again."""
+    connection = sqlite3.connect(home.ledger)
+    connection.execute("DELETE FROM snapshots")
+    connection.commit()
+    connection.close()
+
+
+def test_changed_rules_do_not_rewrite_recorded_bars(running: Running) -> None:
     running.show(9)
     running.worker.stop()
     running.thread.join(timeout=60.0)
-    connection = sqlite3.connect(running.home.ledger)
-    connection.execute("DELETE FROM snapshots")  # so that all nine bars are lived through again
-    connection.commit()
-    connection.close()
+    without_snapshots(running.home)
+    before = rows_of(running.home, rows.Equity)
     dear = replace_costs(running.settings)
     worker = Worker(running.home, dear, ["solo"], world.feed(), shelf=running.shelf, environment={})
+    assert worker.run().sleeves[0].bars == world.PAPER_BARS
+    assert rows_of(running.home, rows.Equity)[:9] == before
+    first, second = rows_of(running.home, rows.RuleChange)
+    assert (first.bar_time, first.changes) == (None, {})
+    assert (second.bar_time, second.changes) == (before[-1].bar_time,
+                                                 {"slippage_rate": [0.0002, 0.005]})  # fmt: skip
+    (event,) = rows_of(running.home, rows.RiskEvent, kind="settings")
+    assert event.detail == "since the restart: slippage_rate 0.0002 -> 0.005"
+
+
+def test_books_that_replay_to_another_equity_are_refused(running: Running) -> None:
+    running.show(9)
+    running.worker.stop()
+    running.thread.join(timeout=60.0)
+    without_snapshots(running.home)
+    account = running.settings.account.model_copy(update={"cash": 90_000.0})
+    poorer = running.settings.model_copy(update={"account": account})
+    worker = Worker(
+        running.home, poorer, ["solo"], world.feed(), shelf=running.shelf, environment={}
+    )
     with pytest.raises(StorageError, match="replays to an equity of"):
         worker.run()
 

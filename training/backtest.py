@@ -23,9 +23,9 @@ from core.trades import FillLog, Trade, log_fills, trades_of
 from features.dataset import Dataset
 from features.scaler import Scaler
 from training.splits import Window
-from training.trading import Decides, Seat, Traded, trade
+from training.trading import Decides, Imposed, Seat, Traded, trade
 
-__all__ = ["BacktestResult", "Decides", "Seat", "run", "run_all"]
+__all__ = ["BacktestResult", "Decides", "Imposed", "Seat", "run", "run_all"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,19 +67,29 @@ class BacktestResult:
 
 
 def run(
-    policy: Decides, dataset: Dataset, scaler: Scaler, rules: Rules, rows: Window, cash: float
+    policy: Decides,
+    dataset: Dataset,
+    scaler: Scaler,
+    rules: Rules,
+    rows: Window,
+    cash: float,
+    imposed: Imposed | None = None,
 ) -> BacktestResult:
     """Open an account with ``cash`` before row ``rows.start`` and trade to the end of ``rows``.
 
     The first decision falls at the close of the first row, so the first fill at the next open.
+    ``imposed`` is what a recorded session obeyed besides its policy.
     Raises ``NotEnoughData`` where the rows lie in the warm-up or outside the dataset.
     """
-    return run_all([Seat(policy, dataset, scaler, rows.start)], len(rows), rules, cash)[0]
+    seat = Seat(policy, dataset, scaler, rows.start)
+    return run_all([seat], len(rows), rules, cash, imposed)[0]
 
 
-def run_all(seats: Sequence[Seat], bars: int, rules: Rules, cash: float) -> list[BacktestResult]:
+def run_all(
+    seats: Sequence[Seat], bars: int, rules: Rules, cash: float, imposed: Imposed | None = None
+) -> list[BacktestResult]:
     """Return, seat by seat, what ``run`` gives over ``bars`` bars, to the last bit; much faster."""
-    lived = list(trade(seats, bars, rules, cash))
+    lived = list(trade(seats, bars, rules, cash, imposed=imposed))
     books = _Books.of(lived)
     places = [
         (desk, place)

@@ -6,7 +6,7 @@ becomes of one never depends on who sits beside it. Keeps nothing; knows neither
 comes from nor what its result decides.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from core.accounts import State, open_accounts
-from core.engine import PackedMarket, settle, submit
+from core.engine import PackedMarket, Submission, settle, submit
 from core.errors import NotEnoughData
 from core.fills import Fills
-from core.risk import Verdict
+from core.portfolio import applied
+from core.risk import Reason, Verdict
 from core.rules import Rules
 from features.account import account_features
 from features.dataset import Dataset
@@ -44,6 +45,14 @@ class Seat:
     dataset: Dataset
     scaler: Scaler
     start: int  # row of its first bar
+
+
+@dataclass(frozen=True, slots=True)
+class Imposed:
+    """What a recorded session obeyed besides its policy, by bar; of one account."""
+
+    rules: Mapping[int, Rules]  # other rules from this bar on
+    cuts: Mapping[int, tuple[float, Reason]]  # whole shares its verdict was cut to, and why
 
 
 class Traded(NamedTuple):
@@ -117,13 +126,14 @@ def trade(
     rules: Rules,
     cash: float,
     late: np.ndarray | None = None,
+    imposed: Imposed | None = None,
 ) -> Iterator[Traded]:
     """Open an account for every seat before its ``start`` and yield ``bars`` bars of all.
 
     The first decision falls at the close of the first bar, so the first fill at the next open.
     ``rules`` are numbers, or arrays of one row per seat. Accounts marked in ``late`` (n, 1) act on
-    what was decided one bar before. Raises ``NotEnoughData`` where a seat's rows lie in the warm-up
-    or outside its dataset.
+    what was decided one bar before. ``imposed`` lives a recorded session of one account again.
+    Raises ``NotEnoughData`` where a seat's rows lie in the warm-up or outside its dataset.
     """
     for seat in seats:
         _check(seat, bars)
@@ -132,6 +142,7 @@ def trade(
     state = open_accounts(len(seats), 1, cash)
     asked = np.full((len(seats), 1), np.nan)
     for bar in range(bars):
+        rules = imposed.rules.get(bar, rules) if imposed else rules
         rows = market.at(start + bar * stride)
         settled, fills = settle(state, rows, rules)
         account = account_features(settled, rows)
@@ -140,6 +151,8 @@ def trade(
         weight = decision.weight if late is None else np.where(late, asked, decision.weight)
         asked = decision.weight
         state, verdict = submit(settled, weight, rows, rules)
+        if imposed and bar in imposed.cuts:
+            state, verdict = applied(settled, Submission(state, verdict), *imposed.cuts[bar])
         yield Traded(settled, fills, observations, decision, verdict)
 
 
