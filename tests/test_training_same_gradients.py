@@ -210,3 +210,32 @@ def test_sac_has_the_gradients_of_rllibs_learner() -> None:
     torch.testing.assert_close(
         mine.log_alpha.grad, learner.curr_log_alpha[DEFAULT_MODULE_ID].grad, rtol=1e-4, atol=1e-5
     )
+
+
+def test_ppo_walks_the_way_of_rllibs_learner_step_by_step(
+    ppo: tuple[MarketPpo, Trajectories], stock_ppo: tuple[Any, dict[str, Any]]
+) -> None:
+    ours, lived = ppo
+    learner, batch = stock_ppo
+    ready = ours._ready(lived)
+    columns = {name: torch.as_tensor(ready[name]) for name in ready}
+    real, advantage = batch[Columns.LOSS_MASK], batch[Postprocessing.ADVANTAGES].clone()
+    advantage -= advantage[real].mean()
+    advantage /= advantage[real].std(correction=0)
+    batch = batch | {Postprocessing.ADVANTAGES: advantage}
+    mine, theirs = ours.learner.module[DEFAULT_MODULE_ID], learner.module[DEFAULT_MODULE_ID]
+    actor = linear_layers(theirs.encoder.actor_encoder, theirs.pi)
+    critic = linear_layers(theirs.encoder.critic_encoder, theirs.vf)
+    weights = [*(layer.weight for layer in (*actor, *critic))]
+    weights += [*(layer.bias for layer in (*actor, *critic))]
+    adam = torch.optim.Adam(weights, lr=ours.config.lr, eps=1e-5)
+    begun = mine.actor.weights[0].detach().clone()
+    for _ in range(20):
+        ours.learner._learn(mine, columns)
+        differentiate(learner, batch)
+        torch.nn.utils.clip_grad_norm_(weights, ours.config.grad_clip)
+        adam.step()
+    for network, layers in ((mine.actor, actor), (mine.critic, critic)):
+        for weight, layer in zip(network.weights, layers, strict=True):
+            torch.testing.assert_close(weight.data[0], layer.weight.data.T, rtol=1e-3, atol=1e-5)
+    assert float((mine.actor.weights[0].detach() - begun).abs().max()) > 1e-3
