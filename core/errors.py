@@ -28,6 +28,7 @@
         ├── BrokerError              the broker refused or vanished
         │   └── BrokerUnavailable    no link or no answer: ask before anything is sent again
         └── NotAllowed               a safety rule forbids this (live trading without consent …)
+            └── Fenced               another process trades this account now
 
 A message names a value: ``StaleBar("AAPL: newest bar is 2026-03-02, expected 2026-03-03;
 refusing to trade")``. Foreign exceptions are renamed at the edge where they enter, with
@@ -161,3 +162,7 @@ class BrokerUnavailable(BrokerError):
 
 class NotAllowed(ExecutionError):
     """A safety rule forbids this."""
+
+
+class Fenced(NotAllowed):
+    """A newer epoch of the lease has begun: this process must order and write nothing more."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Event, Semaphore, Thread
 
-from core.errors import RatchetError, StorageError
+from core.errors import Fenced, RatchetError, StorageError
 from core.home import Home
 from core.portfolio import AccountLimits
 from core.settings import Params
@@ -21,11 +21,13 @@ from features.account import warm_up
 from serving import status
 from serving.account import Account
 from serving.brokers.paper import PaperBroker
-from serving.brokers.port import Broker, News, remote
+from serving.brokers.port import Broker, News, RemoteBroker, remote
 from serving.deciding import Desk, LocalDesk
 from serving.feeds import Feed
+from serving.fencing import fenced
 from serving.following import AliasMoved, AliasRefused, Follower, Shelf
 from serving.history import FeedBar, Instrument
+from serving.lease import leased
 from serving.ledger import Ledger, rows
 from serving.lock import worker_lock
 from serving.logs import logging_to
@@ -81,9 +83,10 @@ class Worker:
         self._shelf = shelf or _registry_shelf(home)
         self._broker = broker or PaperBroker()
         self._desk = desk or LocalDesk()
-        self._remote = remote(self._broker)
+        self._remote: RemoteBroker | None = None
         self._fresh = fresh
         self._stay = stay
+        self._environment = environment
         self._now = now
         self._watch = watch or Watch(params.alerts, Meters(self._agents), now=now)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # its put is safe in a signal
@@ -115,11 +118,14 @@ class Worker:
         self._home.make(self._home.root)
         with (
             worker_lock(self._home),
+            leased(self._home, self._environment, self._now) as self._lease,
             logging_to(self._home) as self._log,
             stopping_on_signals(self.stop),
             Ledger(self._home.ledger, self._now) as self._ledger,
             watching(self._watch, self._ledger),
         ):
+            self._broker = fenced(self._broker, self._lease)
+            self._remote = remote(self._broker)
             models = production_models(self._ledger, self._shelf, self._agents, self._log)
             self._session = open_session(
                 self._ledger, self._broker.name, self._feed.name, self._fresh, self._broker.mode
@@ -163,6 +169,7 @@ class Worker:
         traders = {name: seat.sleeve.trader for name, seat in self._seats.items()}
         try:
             self._desk.begin(traders, self._event, self._steer)
+            self._lease.beat(at_once=True)
             follower.start()
             feeding.start()
             self._loop()
@@ -197,6 +204,7 @@ class Worker:
     def _loop(self) -> None:
         while True:
             self._watch.beat()
+            self._lease.beat()
             try:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
@@ -357,6 +365,8 @@ class Worker:
         """Note why the worker ends; where even that is impossible, the error itself says why."""
         self._log.error("failed", extra={"reason": f"{type(error).__name__}: {error}"})
         self._watch.notice("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, Fenced):
+            return  # the ledger has another writer now
         try:
             self._end("stopped", f"{type(error).__name__}: {error}")
         except StorageError as problem:

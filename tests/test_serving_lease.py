@@ -1,0 +1,263 @@
+"""The lease: never two holders, and one that was replaced is fenced whatever it believes."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import serving_kit as world
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError, Fenced, NotAllowed, StorageError
+from core.home import Home
+from serving.brokers.paper import PaperBroker
+from serving.brokers.port import Ticket
+from serving.fencing import fenced
+from serving.lease import (
+    Holder,
+    Lease,
+    LeaseFile,
+    Term,
+    claimed,
+    is_gone,
+    lease_seconds,
+    leased,
+    renewed,
+    this_process,
+)
+from serving.ledger import LedgerReader, rows
+from serving.worker import Worker
+
+START = datetime(2026, 3, 2, 15, tzinfo=UTC)
+SECONDS = 60.0
+
+
+def holder(name: str) -> Holder:
+    return Holder("gateway", f"host-{name}", 1, f"/home/{name}")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def file(tmp_path: Path, clock: Clock) -> Iterator[LeaseFile]:
+    made = LeaseFile(tmp_path / "lease.db", clock)
+    yield made
+    made.close()
+
+
+Step = tuple[str, int, float]  # what, whose, seconds that pass before it
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "renew", "give back"]),
+        st.integers(0, 2),
+        st.floats(0.0, 1.5 * SECONDS),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_there_are_never_two_holders_whatever_the_order_of_events(steps: list[Step]) -> None:
+    newest: Term | None = None
+    held: dict[int, int] = {}  # epoch each process believes it holds
+    now = START
+    for what, who, seconds in steps:
+        now += timedelta(seconds=seconds)
+        before = newest
+        if what == "claim":
+            term = claimed(newest, holder(str(who)), now, SECONDS)
+            if term is not None:
+                assert before is None or before.expired(now)
+                newest, held[who] = term, term.epoch
+        elif who in held and newest is not None:
+            wanted = SECONDS if what == "renew" else 0.0
+            try:
+                newest = renewed(newest, held[who], now, wanted)
+                assert newest.holder == holder(str(who))
+            except Fenced:
+                assert newest.epoch > held.pop(who)
+        if newest is not None and before is not None:
+            assert newest.epoch - before.epoch in (0, 1)
+        allowed = [who for who, epoch in held.items() if newest and epoch == newest.epoch]
+        assert len(allowed) <= 1
+
+
+@given(st.floats(0.0, 10 * SECONDS))
+def test_a_lease_may_be_claimed_from_the_second_it_expires(age: float) -> None:
+    old = Term(7, holder("old"), START, SECONDS)
+    new = claimed(old, holder("new"), START + timedelta(seconds=age), SECONDS)
+    moment = timedelta(seconds=age)  # whole microseconds, as the clock's
+    assert (new is not None) == (moment >= timedelta(seconds=SECONDS))
+    assert new is None or new.epoch == 8
+
+
+def test_an_expired_holder_that_wakes_up_is_fenced(file: LeaseFile, clock: Clock) -> None:
+    first = file.claim(holder("first"), SECONDS)
+    assert first is not None
+    sleeper = Lease(file, first, SECONDS)
+    clock.advance(SECONDS - 1.0)
+    assert file.claim(holder("second"), SECONDS) is None
+    sleeper.check()
+    clock.advance(1.0)
+    second = file.claim(holder("second"), SECONDS)
+    assert second is not None
+    assert (first.epoch, second.epoch) == (1, 2)
+    for act in (sleeper.check, lambda: sleeper.beat(at_once=True)):
+        with pytest.raises(Fenced, match=r"epoch 1: .*host-second holds the lease .* epoch 2"):
+            act()
+    sleeper.give_back()
+    newest = file.newest()
+    assert newest is not None
+    assert newest.holder == holder("second")
+    assert not newest.expired(clock.now)
+
+
+def test_a_holder_that_was_late_but_not_replaced_goes_on(file: LeaseFile, clock: Clock) -> None:
+    term = file.claim(holder("slow"), SECONDS)
+    assert term is not None
+    slow = Lease(file, term, SECONDS)
+    clock.advance(5 * SECONDS)
+    slow.beat(at_once=True)
+    assert file.claim(holder("other"), SECONDS) is None
+
+
+def test_a_lease_given_back_is_free_at_once(file: LeaseFile, clock: Clock) -> None:
+    term = file.claim(holder("first"), SECONDS)
+    assert term is not None
+    Lease(file, term, SECONDS).give_back()
+    again = file.claim(holder("second"), SECONDS)
+    assert again is not None
+    assert again.epoch == 2
+
+
+RACE = """
+import sys
+from pathlib import Path
+from serving.lease import Holder, LeaseFile
+file = LeaseFile(Path(sys.argv[1]))
+sys.stdin.readline()
+print(file.claim(Holder("gateway", "elsewhere", int(sys.argv[2]), "h"), 60.0) is not None)
+"""
+
+
+def test_of_processes_that_claim_at_once_one_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "lease.db"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(path), str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = [racer.communicate(timeout=60.0)[0].strip() for racer in racers]
+    assert sorted(said) == ["False", "False", "False", "True"]
+
+
+def test_a_dead_process_of_this_machine_need_not_be_waited_for(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    assert is_gone(Holder("gateway", host, ended.pid, "h"))
+    assert not is_gone(Holder("gateway", "elsewhere", ended.pid, "h"))
+    assert not is_gone(this_process("gateway", Home(tmp_path)))
+    assert is_gone(Holder("gateway", host, os.getpid(), "h"), same_home_free="h")
+
+
+def test_a_fenced_broker_sends_nothing(tmp_path: Path, clock: Clock) -> None:
+    file = LeaseFile(tmp_path / "lease.db", clock)
+    term = file.claim(holder("first"), SECONDS)
+    assert term is not None
+    broker = fenced(PaperBroker(), Lease(file, term, SECONDS))
+    ticket = Ticket(1, "a", "AAPL", 5.0, START, "entry", "1", "market")
+    broker.place(ticket)
+    clock.advance(SECONDS)
+    assert file.claim(holder("second"), SECONDS) is not None
+    for act in (
+        lambda: broker.place(replace(ticket, replica=1)),
+        lambda: broker.cancel(ticket.order_ref),
+    ):
+        with pytest.raises(Fenced):
+            act()
+    assert [report.order_ref for report in broker.open_orders()] == [ticket.order_ref]
+    file.close()
+
+
+def test_two_homes_on_one_lease_are_not_served_at_once(tmp_path: Path) -> None:
+    settings = world.params()
+    shelf = world.shelf_with_both(tmp_path / "shelf", settings)
+    environment = {"RATCHET_LEASE": str(tmp_path / "shared" / "lease.db")}
+    other = Worker(
+        Home(tmp_path / "b"), settings, ["solo"], world.feed(), shelf=shelf, environment=environment
+    )
+    with (
+        leased(Home(tmp_path / "a"), environment),
+        pytest.raises(NotAllowed, match=rf"gateway, process {os.getpid()} on .* --standby"),
+    ):
+        other.run()
+    assert not (tmp_path / "b" / "ledger.db").exists()
+
+
+def test_a_worker_whose_lease_is_taken_ends_and_writes_nothing_more(tmp_path: Path) -> None:
+    settings = world.params()
+    shelf = world.shelf_with_both(tmp_path / "shelf", settings)
+    home = Home(tmp_path / "home")
+    path = tmp_path / "home" / "lease.db"
+    feed = world.feed()
+    worker = Worker(home, settings, ["solo"], feed, shelf=shelf, environment={})
+    stream = feed.stream
+
+    def stolen(*arguments: object) -> Iterator[object]:
+        for place, step in enumerate(stream(*arguments)):  # type: ignore[arg-type]
+            if place == 3:
+                taken = LeaseFile(path)
+                newest = taken.claim(holder("thief"), SECONDS, gone=lambda _: True)
+                assert newest is not None
+                taken.close()
+            yield step
+
+    feed.stream = stolen  # type: ignore[method-assign,assignment]
+    with pytest.raises(Fenced, match=r"epoch 1: .* epoch 2"):
+        worker.run()
+    with LedgerReader(home.ledger) as ledger:
+        events = [event.kind for event in ledger.rows(rows.SessionEvent)]
+        assert len(ledger.rows(rows.Decision)) < world.PAPER_BARS
+    assert events == ["started"]
+
+
+@pytest.mark.parametrize("named", ["soon", "0", "-3", "1e9", "nan"])
+def test_a_lease_time_that_makes_no_sense_is_refused(named: str) -> None:
+    with pytest.raises(ConfigError, match=f"RATCHET_LEASE_SECONDS={named}"):
+        lease_seconds({"RATCHET_LEASE_SECONDS": named})
+    assert lease_seconds({}) == 60.0
+    assert lease_seconds({"RATCHET_LEASE_SECONDS": "2.5"}) == 2.5
+
+
+def test_a_damaged_lease_orders_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lease.db"
+    path.write_bytes(b"not a database, whatever else" * 200)
+    with pytest.raises(StorageError, match="nothing is ordered"):
+        LeaseFile(path)
