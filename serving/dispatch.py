@@ -7,7 +7,7 @@ Every order is in the ledger before it leaves. Decides no targets and keeps no b
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,10 @@ class Dispatch:
         self._time: datetime | None = None  # of the newest close
         self._version = ""
         self._told = ""
+        # Shares and their exits when these last fitted: who misses one that was not ours to cancel?
+        self._standing: tuple[float, frozenset[str]] | None = None
+        self._gone: frozenset[str] = frozenset()
+        self._recovered: tuple[float, frozenset[str]] | None = None  # the same, by the ledger
         self.stopped = ""  # why this sleeve orders nothing any more
 
     def live_by(self, rules: Rules) -> None:
@@ -67,6 +71,7 @@ class Dispatch:
         if self._next is not None:
             self._hanging[self._next.order_ref] = self._next
         self._time, self._version = time, version
+        self._standing = None  # a close renews what is gone
         self._next, self._may_be_there = ticket, False
         self._cancels = list(cancels)
         if ticket is not None:
@@ -122,6 +127,8 @@ class Dispatch:
             else:
                 self._hanging[ticket.order_ref] = ticket
         self._time, self._version = time, version
+        standing = [order.order_ref for order in working if not self._is_entry(order.order_ref)]
+        self._recovered = float(state.shares[0, 0]), frozenset(standing)
 
     # -- inside
 
@@ -163,6 +170,7 @@ class Dispatch:
         if self._next is not None and self._next.shares * held < 0.0:
             self._cancels += [ref for ref in self._exits() if ref not in self._cancels]
         while self._cancels:
+            self._standing = None
             self._note(self._broker.cancel(self._cancels[0]))
             self._cancels.pop(0)
 
@@ -183,6 +191,7 @@ class Dispatch:
         if any(self._is_entry(report.order_ref) for report in entries):
             return
         now = self._broker.preview(self._agent, state, self._rules)
+        held = float(now.shares[0, 0])
         exits = self._exits()
         wanted = _levels(now)
         placed = sorted(
@@ -190,13 +199,33 @@ class Dispatch:
             for ref, report in exits.items()
         )
         if placed == wanted:
+            self._standing = held, frozenset(exits)
             return
+        if self._recovered and self._broker.unexplained(self._symbol):
+            self._standing = self._recovered  # they may be gone since before the restart
+        self._recovered = None
+        if self._standing and self._standing[0] == held and self._misses(exits):
+            return
+        self._standing = None
         for ref in exits:
             self._note(self._broker.cancel(ref))
         again = self._broker.preview(self._agent, state, self._rules)
         if float(again.shares[0, 0]) != float(now.shares[0, 0]):
             return  # a fill crossed the cancel; next time
         self._place_exits([self._exit(*one) for one in wanted])
+
+    def _misses(self, exits: Mapping[str, Report]) -> bool:
+        """Notice exits that others cancelled: IBKR does when a stock splits, at prices long wrong.
+
+        They are not renewed before the next close, which knows of a split.
+        """
+        assert self._standing is not None
+        gone = self._standing[1] - exits.keys()
+        if gone and gone != self._gone:
+            refs = ", ".join(sorted(gone))
+            self._say("exit gone", f"{refs}: cancelled by others; the next close renews it")
+        self._gone = gone
+        return bool(gone)
 
     def _exit(self, leg: Leg, shares: float, price: float) -> Ticket:
         assert self._time is not None

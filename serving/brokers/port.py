@@ -163,6 +163,9 @@ class RemoteBroker(Broker, Protocol):
         Raises ``BrokerUnavailable`` while that cannot be known.
         """
 
+    def unexplained(self, symbol: str) -> float:
+        """Return the shares on the account that no sleeve holds, at the newest answer."""
+
     def preview(self, agent: str, state: State, rules: Rules) -> State:
         """Return the books with what has been executed since the close, not marked."""
 

@@ -294,6 +294,10 @@ class IbkrBroker:
     def replay(self, state: State, bar: Bar, rules: Rules, booked: Sequence[Execution]) -> State:
         return booking.settle(state, bar, booked, rules)
 
+    def unexplained(self, symbol: str) -> float:
+        with self._lock:
+            return self._book.suspected.get(symbol, 0.0)
+
     def preview(self, agent: str, state: State, rules: Rules) -> State:
         with self._lock:
             return booking.book(state, self._book.unbooked(agent), rules)
