@@ -250,6 +250,15 @@ class Monitor(Section):
     cooldown_days: int = Field(21, ge=0)
 
 
+class Shadow(Section):
+    """Challengers beside Production on the live stream, each with a simulated book of its own."""
+
+    versions: int = Field(4, ge=0)  # most at once; 0: none
+    alpha: float = Field(0.05, gt=0, lt=0.5)  # that one no better is ever promoted
+    drop_alpha: float = Field(0.05, gt=0, lt=0.5)  # that one no worse is dropped as worse
+    longest_bars: int = Field(1_260, ge=20)  # an undecided challenger is dropped after them
+
+
 class Paper(Section):
     """The paper worker."""
 
@@ -336,6 +345,7 @@ class Params(Section):
     monitor: Monitor = Monitor()
     paper: Paper = Paper()
     portfolio: Portfolio = Portfolio()
+    shadow: Shadow = Shadow()
     alerts: Alerts = Alerts()
     demo: Demo = Demo()
 

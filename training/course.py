@@ -20,6 +20,9 @@ from training.space import Space, space_for
 from training.splits import Fold, Timeline, Window
 from training.transitions import Transitions
 
+# Sections of params.yaml that a search does not depend on.
+NO_MATTER = {"demo", "paper", "monitor", "gate", "shadow", "alerts"}
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -46,7 +49,7 @@ class Course:
     def identity(self) -> str:
         """Hash of all that decides the result of a search, but its seed and size."""
         part = self.learned.rows(0, self.timeline.validation.stop)
-        settings = self.params.model_dump(mode="json", exclude={"demo", "paper", "monitor", "gate"})
+        settings = self.params.model_dump(mode="json", exclude=NO_MATTER)
         settings["agents"] = settings["agents"][self.agent]
         rows = [(w.start, w.stop) for w in (self.timeline.train, self.timeline.validation)]
         warm = hashlib.sha256(self.warm_start or b"").hexdigest()
