@@ -247,6 +247,12 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         _agent(steer)
         steer.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
 
+    verb(
+        "reload",
+        "let a running worker take over risk limits, alerts and pace from params.yaml",
+        "ratchet reload",
+    )
+
     ledger = verb(
         "ledger",
         "print what the worker decided, ordered and filled",

@@ -233,6 +233,14 @@ def pause(home: Home, options: argparse.Namespace) -> int:
 resume = pause
 
 
+def reload(home: Home, options: argparse.Namespace) -> int:
+    from serving import steering
+
+    _params(home)
+    print(steering.reload(home))
+    return 0
+
+
 def ledger(home: Home, options: argparse.Namespace) -> int:
     from serving.ledger.printing import as_json, as_table
     from serving.ledger.reader import read

@@ -81,7 +81,12 @@ class ReplayFeed(Calm):
         self._frames = dict(frames)
         self._paper_bars = paper_bars
         self._bars_per_second = bars_per_second
+        self._paced_anew = False
         self._vix = vix
+
+    def pace(self, bars_per_second: float) -> None:
+        """Play at another pace from the next step on; safe from any thread."""
+        self._bars_per_second, self._paced_anew = bars_per_second, True
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         """Return the last bar before the reserved rows of the common clock."""
@@ -110,8 +115,11 @@ class ReplayFeed(Calm):
         pending = [bars_after(self._frames[i], i, moment) for i, moment in after.items()]
         due = time.monotonic()
         for step in range(max(map(len, pending), default=0)):
-            if self._bars_per_second and step:
-                due += 1.0 / self._bars_per_second
+            pace = self._bars_per_second
+            if self._paced_anew:  # what was missed at the pace before is not made up for
+                due, self._paced_anew = time.monotonic(), False
+            if pace and step:
+                due += 1.0 / pace
                 stop.wait(max(due - time.monotonic(), 0.0))
             if stop.is_set():
                 return

@@ -33,10 +33,17 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """Read params.yaml again, and take over what may change in flight."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Finish the bar at hand and end."""
 
     reason: str
 
 
-Message = BarsArrived | FeedEnded | AliasMoved | AliasRefused | Pause | Stop
+Message = BarsArrived | FeedEnded | AliasMoved | AliasRefused | Pause | Reload | Stop

@@ -8,8 +8,10 @@ from types import FrameType
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM and SIGINT; ``stop`` must be safe inside a signal handler.
+def stopping_on_signals(
+    stop: Callable[[str], None], reload: Callable[[str], None]
+) -> Iterator[None]:
+    """Call ``stop`` on SIGTERM and SIGINT, ``reload`` on SIGHUP; both safe in a signal handler.
 
     Only a main thread can hear signals; in another this does nothing.
     """
@@ -20,7 +22,11 @@ def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    def again(number: int, frame: FrameType | None) -> None:
+        reload(signal.Signals(number).name)
+
+    handlers = {signal.SIGTERM: ask, signal.SIGINT: ask, signal.SIGHUP: again}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

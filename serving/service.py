@@ -16,7 +16,7 @@ import pandas as pd
 from core.calendar import is_partial, newest_complete
 from core.errors import ConfigError, DataError
 from core.home import Home
-from core.settings import Params
+from core.settings import Params, load_params
 from serving.brokers.choice import Ask, BrokerName, make_broker, nobody
 from serving.feeds import Feed, PollingFeed, ReplayFeed
 from serving.history import Instrument
@@ -152,6 +152,7 @@ def serve(
             stay=stay,
             fresh=fresh,
             watch=watch_of(home, params.alerts, chosen),
+            settings=lambda: load_params(home.params_file),
         )
         return worker.run()
     finally:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import Event, Semaphore, Thread
 
-from core.errors import Fenced, RatchetError, StorageError
+from core.errors import ConfigError, Fenced, RatchetError, StorageError
 from core.home import Home
+from core.inflight import take_over
 from core.portfolio import AccountLimits
 from core.settings import Params
 from features.account import warm_up
@@ -23,7 +24,7 @@ from serving.account import Account
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker, News, RemoteBroker, remote
 from serving.deciding import Desk, LocalDesk
-from serving.feeds import Feed
+from serving.feeds import Feed, ReplayFeed
 from serving.fencing import fenced
 from serving.following import AliasMoved, AliasRefused, Follower, Shelf
 from serving.history import FeedBar, Instrument
@@ -31,11 +32,12 @@ from serving.lease import leased
 from serving.ledger import Ledger, rows
 from serving.lock import worker_lock
 from serving.logs import logging_to
-from serving.messages import BarsArrived, FeedEnded, Message, Pause, Stop
+from serving.messages import BarsArrived, FeedEnded, Message, Pause, Reload, Stop
 from serving.metrics import Meters
 from serving.pairing import Lone, Pair
 from serving.process import stopping_on_signals
 from serving.results import Latency, SessionResult, summarise
+from serving.rulebook import note_rules
 from serving.session import (
     Model,
     Opening,
@@ -45,6 +47,7 @@ from serving.session import (
     open_session,
     production_models,
     require_paper,
+    rules_of,
     session_event,
 )
 from serving.watch import Watch, watching
@@ -71,6 +74,7 @@ class Worker:
         environment: Mapping[str, str] = os.environ,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         watch: Watch | None = None,
+        settings: Callable[[], Params] | None = None,
     ) -> None:
         """``fresh`` opens a new session even where one could be resumed; ``stay`` keeps following
         aliases after the feed has ended, until stopped. Raises ``NotAllowed`` in live mode."""
@@ -88,6 +92,7 @@ class Worker:
         self._stay = stay
         self._environment = environment
         self._now = now
+        self._settings = settings  # reads params.yaml again
         self._watch = watch or Watch(params.alerts, Meters(self._agents), now=now)
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # its put is safe in a signal
         self._room = Semaphore(STEPS_AHEAD)
@@ -113,6 +118,10 @@ class Worker:
     def resume(self, agent: str, by: str = "") -> None:
         self._queue.put(Pause(agent, False, by))
 
+    def reload(self, by: str = "") -> None:
+        """Read the settings again before the next bar; safe from a signal handler as well."""
+        self._queue.put(Reload(by))
+
     def run(self) -> SessionResult:
         """Trade; return the session's result when the feed has ended or the worker was stopped."""
         self._home.make(self._home.root)
@@ -120,7 +129,7 @@ class Worker:
             worker_lock(self._home),
             leased(self._home, self._environment, self._now) as self._lease,
             logging_to(self._home) as self._log,
-            stopping_on_signals(self.stop),
+            stopping_on_signals(self.stop, self.reload),
             Ledger(self._home.ledger, self._now) as self._ledger,
             watching(self._watch, self._ledger),
         ):
@@ -249,6 +258,40 @@ class Worker:
         elif isinstance(message, Pause):
             self._seats[message.agent].sleeve.paused = message.on
             self._event(message.agent, "paused" if message.on else "resumed", message.by)
+        elif isinstance(message, Reload):
+            self._take_over(message.by)
+
+    def _take_over(self, by: str) -> None:
+        """Live by the settings that may change in flight; record old and new, bar by bar."""
+        try:
+            if self._settings is None:
+                raise ConfigError("these settings were given by a program, not read from a file")
+            found = take_over(self._params, self._settings())
+        except RatchetError as error:
+            self._note_settings("settings refused", f"{error}; the old ones stay")
+            return
+        self._params = found.params
+        with self._ledger.transaction():
+            for name, seat in self._seats.items():
+                rules, sleeve = rules_of(self._params, name), seat.sleeve
+                note_rules(self._ledger, self._session, name, rules, sleeve.traded.newest)
+                sleeve.live_by(rules)
+            self._ledger.add(self._session_wide("settings", f"{found} ({by})"))
+        self._account.limits = AccountLimits.of(self._params.portfolio)
+        self._watch.change(self._params.alerts)
+        if "paper.bars_per_second" in found.taken and isinstance(self._feed, ReplayFeed):
+            self._feed.pace(self._params.paper.bars_per_second)
+        self._log.info("settings", extra={"detail": str(found), "by": by})
+
+    def _note_settings(self, kind: str, detail: str) -> None:
+        with self._ledger.transaction():
+            self._ledger.add(self._session_wide(kind, detail))
+        self._log.warning(kind, extra={"detail": detail})
+
+    def _session_wide(self, kind: str, detail: str) -> rows.RiskEvent:
+        return rows.RiskEvent(
+            session=self._session, agent="", bar_time=None, kind=kind, detail=detail
+        )
 
     def _bars(self, bars: Sequence[FeedBar]) -> None:
         """Let every sleeve live through one step of the feed; those that can decide, together."""

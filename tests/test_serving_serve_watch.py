@@ -1,6 +1,5 @@
 """A real ``ratchet serve``: scraped over HTTP; an agent is killed, and a person told at once."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,17 +16,19 @@ import yaml
 from alert_kit import receiving, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from core.errors import ConfigError
 from core.home import PROJECT, Home
 from pipelines.enrolment import enrol
-from serving import status
+from serving import status, steering
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SECTIONS = dict(kit.SECTIONS)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     home = kit.home_with_data(tmp_path)
-    home.params_file.write_text(yaml.safe_dump(json.loads(json.dumps(dict(kit.SECTIONS)))))
+    home.params_file.write_text(yaml.safe_dump(SECTIONS))
     enrol(home, kit.settings(), "planted", "buy_and_hold", by="A. Turing", now=NOW)
     return home
 
@@ -52,6 +53,11 @@ def serve(home: Home, **environment: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def reload_settings(home: Home, **risk: float) -> str:
+    home.params_file.write_text(yaml.safe_dump(SECTIONS | {"risk": risk}))
+    return steering.reload(home, seconds=60.0)
+
+
 def shown(home: Home) -> Any:
     return status.read(home).agents.get("planted")
 
@@ -71,12 +77,18 @@ def test_it_is_scraped_and_tells_of_an_agent_that_was_killed(home: Home) -> None
             assert found["ratchet_equity planted"] > 0.0
             assert found["ratchet_bar_to_order_seconds_count planted"] >= 1.0
             assert found["ratchet_stalls_total planted"] == 0.0
+            told = reload_settings(home, max_weight=0.5)
+            assert told == "took over risk.max_weight 1.0 -> 0.5 (SIGHUP)"
+            with pytest.raises(ConfigError, match=r"params\.yaml: `risk.max_weight`: Input should"):
+                reload_settings(home, max_weight=-1.0)
             os.kill(shown(home).pid, signal.SIGKILL)
-            until(lambda: bool(receiver.messages))
-            assert receiver.titles()[0] == "Ratchet warning: stalled planted"
+            dead = "Ratchet warning: stalled planted"
+            until(lambda: dead in receiver.titles())
+            assert receiver.titles()[:2] == ["Ratchet info: settings", "Ratchet warning: settings"]
             # Whichever came first: the question to it, or the look whether it lives.
             why = ("agent died: exit code -9", "policy failed: the agent's process is not there")
-            assert receiver.messages[0]["message"].startswith(why)
+            told = receiver.messages[receiver.titles().index(dead)]["message"]
+            assert told.startswith(why)
             until(lambda: scraped(page)["ratchet_stalls_total planted"] >= 1.0)
         finally:
             process.send_signal(signal.SIGTERM)
