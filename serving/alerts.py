@@ -98,6 +98,7 @@ KINDS: Mapping[str, Kind] = {
     "order refused": Kind("order_refused", "warning", "broker"),
     "order too late": Kind("order_refused", "warning", "broker"),
     "order waits": Kind("order_refused", "warning", "broker"),
+    "order left over": Kind("account", "warning", "broker"),
     "exit gone": Kind("order_refused", "warning", "broker"),
     "order overtaken": Kind("order_refused", "info", "broker"),
     "foreign order": Kind("account", "info", "broker"),

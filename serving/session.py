@@ -15,7 +15,7 @@ from core.errors import ConfigError, NotAllowed, ServiceUnavailable, UnknownVers
 from core.risk import Rules
 from core.settings import Params
 from registry.bundle import Bundle
-from serving.brokers.port import Broker
+from serving.brokers.port import WORKING, Broker
 from serving.deciding import Desk
 from serving.feeds import Feed
 from serving.following import ALIAS, Published, Shelf
@@ -69,6 +69,18 @@ def account_of(ledger: Ledger, session: int) -> str:
     """Return how the session's account was named when it was traded first; empty: not yet."""
     bound = ledger.last(rows.RiskEvent, session=session, kind="account")
     return bound.detail if bound else ""
+
+
+def left_over(ledger: Ledger, session: int) -> dict[str, str]:
+    """Return the orders that earlier sessions may have left at a broker: order_ref by its name."""
+    statuses = ledger.rows(rows.OrderStatus)
+    working = {
+        order.order_ref
+        for order in ledger.rows(rows.Order)
+        if order.session < session and order.status in WORKING
+    }
+    return {one.broker_id: one.order_ref for one in statuses
+            if one.order_ref in working and one.broker_id}  # fmt: skip
 
 
 def session_event(session: int, kind: str, detail: str = "") -> rows.SessionEvent:

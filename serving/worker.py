@@ -43,6 +43,7 @@ from serving.session import (
     Opening,
     Seat,
     account_of,
+    left_over,
     note_alias,
     open_session,
     production_models,
@@ -144,6 +145,7 @@ class Worker:
                 warm_up()  # or the first bar would wait
                 self._open_seats(models)
                 if self._remote:  # only now: it must know the ledger's orders as ours
+                    self._remote.abandon(left_over(self._ledger, self._session))
                     self._remote.begin(account_of(self._ledger, self._session))
                 self._trade()
             except BaseException as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_tws import FakeTws
+from fake_tws import FakeTws, Ticket
 from ibkr_kit import (
     FAST,
     HISTORY_BARS,
@@ -21,7 +21,9 @@ from ibkr_kit import (
     market,
 )
 
+from serving.brokers.ibkr import Access, IbkrBroker
 from serving.ledger import LedgerReader, rows
+from serving.session import left_over
 
 WEIGHTS = (0.9, float("nan"), float("nan"), float("nan"), float("nan"), float("nan"))
 SPLIT_PLACE = HISTORY_BARS + 2
@@ -96,3 +98,37 @@ def test_a_split_keeps_the_value_and_moves_the_stops(
         equity = [book.equity for book in ledger.rows(rows.Equity)]
     assert equity[-4:] == pytest.approx([equity[1]] * 4, abs=1e-6)
     assert sum("exit gone" in text for text in events(tmp_path)) == 1
+
+
+def test_the_orders_of_a_session_that_is_over_are_cancelled_and_named(tmp_path: Path) -> None:
+    bars_of = frame(1.0)
+    with market(tmp_path, bars_of) as found:
+        assert found.remote is not None
+        port = found.remote.port
+        trading = Trading(tmp_path, port, bars_of, WEIGHTS, pace=replace(FAST, patience=2.0))
+        try:
+            for _ in range(2):
+                for phase in (0, 1):
+                    found.play(trading.place, phase)
+                    trading.caught_up()
+                trading.close_bar()
+            over = left_over(trading.ledger, 2)
+            assert left_over(trading.ledger, 1) == {}  # a session's own go on
+        finally:
+            trading.close()
+        typed = Ticket(0, SYMBOL, "BUY", 50, "LMT", limit_price=1.0, tif="GTC")
+        found.remote.do(lambda tws: tws.type_order(typed) and None)
+        assert len(found.exchange.open_orders()) == 3
+        told: list[tuple[str, str]] = []
+        for client in (8, 7):  # a stranger, and the client that placed them
+            broker = IbkrBroker(Access(port=port, client_id=client), replace(FAST, patience=2.0))
+            broker.abandon(over)
+            broker.begin()
+            told += broker.news().events
+            broker.ask()  # behind the cancels on the same line
+            broker.close()
+        assert [order.ticket.order_id for order in found.exchange.open_orders()] == [0]
+    left = [detail.partition(": ") for kind, detail in told if kind == "order left over"]
+    assert sorted(ref for ref, _, _ in left) == sorted([*over.values()] * 2)
+    assert sum("only client 7 may cancel it" in text for _, _, text in left) == 2
+    assert sum("cancelled: its session is over" in text for _, _, text in left) == 2

@@ -142,6 +142,10 @@ class RemoteBroker(Broker, Protocol):
         ``account``: how an event of kind ``account`` named the session's; no other is traded.
         """
 
+    def abandon(self, orders: Mapping[str, str]) -> None:
+        """Have orders of sessions that are over cancelled at the next link, if they still work:
+        order_ref by the broker's own name for each. Called before ``begin``."""
+
     def close(self) -> None:
         """End the connection; orders stay."""
 

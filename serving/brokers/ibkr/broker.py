@@ -66,6 +66,7 @@ class IbkrBroker:
         self._refusals: dict[int, str] = {}  # by orderId of this connection
         self._contracts: dict[str, Contract] = {}
         self._events: list[tuple[str, str]] = []
+        self._over: dict[str, str] = {}  # order_ref by permId, of sessions that are over
         self._sent_on: dict[str, str] = {}  # day in the account's zone, by order_ref
 
     # -- the life of the link
@@ -82,6 +83,11 @@ class IbkrBroker:
         while not self._ready.wait(LOOK_SECONDS) and time.monotonic() < deadline:
             self._require_allowed()
         self._require_allowed()
+
+    def abandon(self, orders: Mapping[str, str]) -> None:
+        self._over = dict(orders)
+        with self._lock:
+            self._book.strangers.update(int(perm_id) for perm_id in orders)  # named below
 
     def _require_allowed(self) -> None:
         if self._link.refused:
@@ -101,8 +107,24 @@ class IbkrBroker:
         self._contracts.clear()
         self._refusals.clear()
         await self._ask_all(ib)
+        await self._end_what_is_over(ib)
         self._ready.set()
         self._said.set()
+
+    async def _end_what_is_over(self, ib: IB) -> None:
+        """Cancel what older sessions left: nobody minds it, and it could open a position."""
+        for trade in ib.openTrades():
+            order = trade.order
+            if self._over.get(str(order.permId)) != order.orderRef:
+                continue
+            if order.clientId == self._access.client_id:
+                await self._link.paced()
+                ib.cancelOrder(order)
+                done = "cancelled: its session is over, and its shares are nobody's here"
+            else:
+                done = f"its session is over; only client {order.clientId} may cancel it, or TWS"
+            self.tell("order left over", f"{order.orderRef}: {done}")
+        self._over.clear()
 
     def _bind(self, account: str) -> None:
         """A session's books are of one account, and of no other."""
