@@ -25,6 +25,7 @@ from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
+LOSSES = 3  # of the worker or its whole node, after which a training begins anew elsewhere
 START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
 LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
 
@@ -85,7 +86,7 @@ def train_all(
     import ray
 
     start(home)
-    task = ray.remote(num_cpus=1, max_retries=1)(_train_one)
+    task = ray.remote(num_cpus=1, max_retries=LOSSES)(_train_one)
     running = {task.remote(lesson, tuple(floors), train): i for i, lesson in enumerate(lessons)}
     outcomes: dict[int, Outcome] = {}
     try:
@@ -112,7 +113,7 @@ def each(home: Home, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     def one(item: T) -> R:  # Ray takes plain functions only
         return work(item)
 
-    task = ray.remote(num_cpus=1, max_retries=1)(one)
+    task = ray.remote(num_cpus=1, max_retries=LOSSES)(one)
     running = [task.remote(item) for item in items]
     try:
         while running:
