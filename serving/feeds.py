@@ -5,6 +5,7 @@ can still change. Knows nothing of agents and decisions.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -149,6 +150,7 @@ class PollingFeed(Calm):
         self._expected = expected
         self._problem = problem
         self._told: dict[tuple[str, Instrument], str] = {}
+        self._events: deque[tuple[str, str]] = deque()  # filled by the thread that streams
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         """Return the newest complete bar that all have: what happens from now on is traded."""
@@ -193,9 +195,17 @@ class PollingFeed(Calm):
 
     def _tell(self, what: str, instrument: Instrument, message: str) -> None:
         """Tell a problem once while it lasts; an empty ``message`` is its end."""
-        if message and message != self._told.get((what, instrument)):
-            self._problem(message)
+        known = self._told.get((what, instrument), "")
         self._told[what, instrument] = message
+        if message and message != known:
+            self._problem(message)
+            self._events.append(("feed stale", message))
+        elif known and not any(self._told.values()):
+            self._events.append(("feed back", f"{instrument.symbol}: as it should be again"))
+
+    def events(self) -> tuple[tuple[str, str], ...]:
+        """Return what the feed's thread has noted since the last time."""
+        return tuple(self._events.popleft() for _ in range(len(self._events)))
 
     def _complete(self, instrument: Instrument) -> pd.DataFrame:
         if instrument not in self._known:

@@ -1,7 +1,9 @@
 """The worker's log: one JSON object per line, in files that roll over.
 
 Owns format and files. Messages are short words, everything else is a field:
-``logger.info("bar closed", extra={"agent": "aapl", "equity": 101234.5})``.
+``logger.info("bar closed", extra={"agent": "aapl", "equity": 101234.5})``. What joins lines with
+each other and with the ledger: ``session``, ``agent``, ``bar_time`` (of the decision) and
+``order_ref``, which is the intent's and the order's name.
 """
 
 import json
@@ -29,7 +31,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        content |= {k: _plain(v) for k, v in vars(record).items() if k not in _STANDARD}
+        fields = vars(record).items()
+        content |= {k: _plain(v) for k, v in fields if k not in _STANDARD and k not in content}
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
         return json.dumps(content, default=str)

@@ -156,12 +156,19 @@ class Watch:
             self._meters.event(item.agent, item.kind)
             self._tell(notice(item.kind, item.detail, self._now(), item.agent))
         else:
+            self._write(item)
             self._meters.see(item)
             self._tell(alert_of(item, self._now()))
             if isinstance(item, rows.Equity):
                 self._judge_drawdown(item)
             elif isinstance(item, rows.Decision) and item.score == item.score:
                 self._answered(item)
+
+    def _write(self, row: rows.Row) -> None:
+        """Log what became of an order, with the ids that join it to its decision."""
+        if isinstance(row, rows.Intent | rows.OrderStatus | rows.Fill):
+            word = {"intents": "intent", "orders": "order", "fills": "fill"}[row.TABLE]
+            self._log.info(word, extra=rows.plain(row))
 
     def _look(self) -> None:
         """See to what time alone brings about."""

@@ -345,6 +345,7 @@ class Worker:
             self._log.info(
                 "close",
                 extra={
+                    "session": self._session,
                     "agent": name,
                     "bar_time": close.time,
                     "version": close.model_version,
@@ -384,7 +385,8 @@ class Worker:
         )
         with self._ledger.transaction():
             self._ledger.add(event)
-        self._log.warning(kind, extra={"agent": agent, "detail": detail})
+        ids = {"session": self._session, "agent": agent, "bar_time": newest}
+        self._log.warning(kind, extra={**ids, "detail": detail})
 
     def _feed_ended(self, message: FeedEnded) -> bool:
         """Close the session; return whether the worker is done as well."""

@@ -157,3 +157,7 @@ def test_a_vendor_that_is_away_or_late_is_told_once_and_missed_bars_are_caught_u
     assert problems.count("vendor: no answer about X") == 1
     assert any("newest bar is 2020-01-03" in message for message in problems)
     assert len(problems) == len(set(problems))
+    told = feed.events()  # for ledger and alerts: every problem, and that it is over
+    assert [detail for kind, detail in told if kind == "feed stale"] == problems
+    assert told[-1] == ("feed back", "X: as it should be again")
+    assert feed.events() == ()
