@@ -4,6 +4,7 @@ IBKR cancels good-till-cancelled orders of a stock that splits; the fake is made
 """
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from fake_tws import FakeTws, Ticket
 from ibkr_kit import (
     FAST,
     HISTORY_BARS,
+    RULES,
     SYMBOL,
     Trading,
     WatchedExchange,
@@ -21,9 +23,14 @@ from ibkr_kit import (
     market,
 )
 
+from core.accounts import open_accounts
+from core.bars import BAR_COLUMNS, RISK_COLUMNS
+from serving import booking
 from serving.brokers.ibkr import Access, IbkrBroker
+from serving.brokers.port import Execution
 from serving.ledger import LedgerReader, rows
 from serving.session import left_over
+from serving.sleeve import bar_of
 
 WEIGHTS = (0.9, float("nan"), float("nan"), float("nan"), float("nan"), float("nan"))
 SPLIT_PLACE = HISTORY_BARS + 2
@@ -132,3 +139,16 @@ def test_the_orders_of_a_session_that_is_over_are_cancelled_and_named(tmp_path: 
     assert sorted(ref for ref, _, _ in left) == sorted([*over.values()] * 2)
     assert sum("only client 7 may cancel it" in text for _, _, text in left) == 2
     assert sum("cancelled: its session is over" in text for _, _, text in left) == 2
+
+
+def test_a_dividend_is_paid_and_the_value_stays() -> None:
+    bought = booking.book(
+        open_accounts(1, 1, 10_000.0),
+        [Execution("1.01", "ref", "one", SYMBOL, "entry", 80.0, 100.0, 1.0, 0.0, datetime.min)],
+        RULES,
+    )
+    numbers = [100.0, 100.5, 99.0, 99.5, 1e6, 0.5, 1.0, 1.0, 0.2]  # the close gave the dividend up
+    bar = bar_of(dict(zip(BAR_COLUMNS + RISK_COLUMNS, numbers, strict=True)))
+    paid = booking.settle(bought, bar, [], RULES)
+    assert float(paid.cash[0]) == 10_000.0 - 80.0 * 100.0 - 1.0 + 80.0 * 0.5
+    assert float(paid.equity[0]) == 10_000.0 - 1.0

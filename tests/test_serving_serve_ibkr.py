@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,9 +20,11 @@ import pandas as pd
 import pytest
 import retrain_kit as kit
 import yaml
-from fake_tws import FakeTws, Remote, Stock, Ticket, in_thread
+from fake_tws import Bar, FakeTws, Remote, Request, Stock, Ticket, in_thread
+from fake_tws.orders import ZONE
 from ibkr_kit import WatchedExchange
 
+from core.calendar import sessions
 from core.errors import ConfigError, NotAllowed, SchemaMismatch
 from core.home import PROJECT, Home
 from flows import cli
@@ -82,9 +84,11 @@ def gateway(home: Home) -> Iterator[Remote]:
 
 
 @contextmanager
-def serve(home: Home, port: int, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def serve(
+    home: Home, port: int, *arguments: str, feed: tuple[str, ...] = ("--feed", "replay")
+) -> Iterator["subprocess.Popen[str]"]:
     """Start the command line; nobody sits at a terminal. Killed at the end if it still runs."""
-    command = ("serve", "--broker", "ibkr", "--feed", "replay", "--agents", "planted", *arguments)
+    command = ("serve", "--broker", "ibkr", *feed, "--agents", "planted", *arguments)
     access = {"IB_PORT": str(port), "IB_CLIENT_ID": "7", "IB_ACCOUNT": "", "TRADING_MODE": ""}
     with subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *command],
@@ -116,6 +120,16 @@ def count(home: Home, kind: type[rows.Row]) -> int:
             return len(ledger.rows(kind))
     except SchemaMismatch:  # it is being made
         return 0
+
+
+def links(home: Home) -> set[int]:
+    """Return the client ids whose links the ledger says came up."""
+    if not count(home, rows.RiskEvent):
+        return set()
+    with LedgerReader(home.ledger) as ledger:
+        events = ledger.rows(rows.RiskEvent)
+    trading = {7 for one in events if one.kind == "link up"}
+    return trading | {72 for one in events if one.detail.startswith("link for bars")}
 
 
 def differences(home: Home, exchange: NextOpen, session: int) -> list[str]:
@@ -170,6 +184,25 @@ def test_a_session_trades_stops_and_goes_on_with_nothing_doubled(
         assert isinstance(remote.tws.exchange, NextOpen)
         assert len(remote.tws.exchange.executions) > 4
         assert differences(home, remote.tws.exchange, session.session) == []
+
+
+def test_live_bars_are_the_default_and_a_session_waits_for_them(home: Home) -> None:
+    now = datetime.now(UTC)
+    known = [Bar(day.replace(tzinfo=ZONE), 100.0, 101.0, 99.0, 100.0, 1e6)
+             for day in sessions("XNYS", now - timedelta(days=900), now - timedelta(days=1))
+             ]  # fmt: skip
+    with gateway(home) as remote:
+        remote.tws.history["PLANTED", "1 day"] = known
+        with serve(home, remote.port, feed=()) as process:
+            until("both links", lambda: process.poll() is not None or links(home) == {7, 72})
+            process.send_signal(signal.SIGTERM)
+            told, problem = process.communicate(timeout=DEADLINE_SECONDS)
+        assert (process.returncode, problem) == (0, ""), problem
+        assert told.startswith("session 1, stopped")
+        with LedgerReader(home.ledger) as ledger:
+            assert [one.feed for one in ledger.rows(rows.Session)] == ["ibkr"]
+        assert not remote.tws.exchange.orders
+    assert remote.tws.count(Request.HISTORICAL_DATA) >= 1
 
 
 def test_another_account_than_the_sessions_is_refused(home: Home) -> None:
