@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import pandas as pd
-from ib_async import IB, BarData, BarDataList
+from ib_async import IB, BarData, BarDataList, Fill
 
 from core.calendar import BAR_LENGTH, bar_close, is_partial, newest_complete
 from core.errors import BrokerUnavailable, DataError, NotAllowed, NotEnoughData, SourceUnavailable
@@ -171,7 +171,10 @@ class IbkrFeed:
         self._linked.clear()
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
-        """Orders and fills are another's."""
+        """Orders are another's."""
+
+    def filled(self, fill: Fill) -> None:
+        """So are fills."""
 
     def look(self, ib: IB) -> None:
         """The account too."""

@@ -138,6 +138,11 @@ class CrossingBroker(IbkrBroker):
         HERE.cross("executions booked, not written")
         return settled
 
+    def filled(self, *arguments: Any) -> None:
+        HERE.cross("before a fill is taken")
+        super().filled(*arguments)
+        HERE.cross("after a fill is taken")
+
     def heard(self, *arguments: Any) -> None:
         HERE.cross("before a word of IBKR is heard")
         super().heard(*arguments)
@@ -148,9 +153,9 @@ class CrossingBroker(IbkrBroker):
         await super().came_up(ib)
         HERE.cross("connected, everything asked")
 
-    async def _ask(self, ib: Any) -> None:
+    async def _ask(self, *arguments: Any, **keywords: Any) -> None:
         HERE.cross("before everything is asked")
-        await super()._ask(ib)
+        await super()._ask(*arguments, **keywords)
         HERE.cross("after everything is answered")
 
 

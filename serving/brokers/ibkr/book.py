@@ -80,6 +80,11 @@ class OrderBook:
     held: dict[tuple[str, str], float] = field(default_factory=dict)  # by agent and symbol, booked
     suspected: dict[str, float] = field(default_factory=dict)  # the same, at the newest answer
     strangers: set[int] = field(default_factory=set)  # permIds of orders nobody here sent
+    symbols: dict[str, set[str]] = field(default_factory=dict)  # ever ordered, by agent
+    # What there is to look at again, so that no question grows with the orders of a session:
+    _due: dict[str, set[str]] = field(default_factory=dict)  # bases perhaps unbooked, by agent
+    _touched: dict[str, set[str]] = field(default_factory=dict)  # orders with news, by agent
+    _filled: dict[str, float] = field(default_factory=dict)  # shares by order_ref
     _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
     _reported: dict[str, Report] = field(default_factory=dict)
     _news: dict[str, Execution] = field(default_factory=dict)  # by execId
@@ -96,20 +101,33 @@ class OrderBook:
         self._news.clear()
 
     def restore(self, ticket: Ticket, report: Report | None) -> None:
-        self.tickets[ticket.order_ref] = ticket
+        self.add(ticket)
         if report:
             self.known.add(ticket.order_ref)
             self._reported[ticket.order_ref] = report
+
+    def add(self, ticket: Ticket) -> None:
+        """Know an order as ours."""
+        self.tickets[ticket.order_ref] = ticket
+        self.symbols.setdefault(ticket.agent, set()).add(ticket.symbol)
+        self._touch(ticket.order_ref)
+
+    def _touch(self, order_ref: str) -> None:
+        if ticket := self.tickets.get(order_ref):
+            self._touched.setdefault(ticket.agent, set()).add(order_ref)
 
     # -- from IBKR
 
     def hear(self, answer: Answer) -> list[tuple[str, str]]:
         """Take a complete answer; return what is out of the ordinary."""
         events = []
+        before = {*self.open, *self.afloat}
         self.open = {seen.order_ref: seen for seen in answer.open_orders if self.ours(seen)}
         self.afloat.clear()
-        self.known.update(self.open)
-        self.known.update(seen.order_ref for seen in answer.completed if self.ours(seen))
+        completed = {seen.order_ref for seen in answer.completed if self.ours(seen)}
+        for order_ref in before | self.open.keys() | (completed - self.known):
+            self._touch(order_ref)
+        self.known |= self.open.keys() | completed
         for told in answer.executions:
             self.execute(told)
         for seen in answer.open_orders:
@@ -151,15 +169,21 @@ class OrderBook:
             return
         if known and math.isnan(execution.commission) and known.exec_id == execution.exec_id:
             return
+        ref = execution.order_ref
+        self._filled[ref] = self._filled.get(ref, 0.0) + execution.shares
+        if known:
+            self._filled[known.order_ref] -= known.shares
         self.told[base] = execution
         self._news[execution.exec_id] = execution
+        self._due.setdefault(execution.agent, set()).add(base)
+        self._touch(ref)
 
     def _compare(self, positions: dict[str, float]) -> list[tuple[str, str]]:
         """Hold the account against our own shares; what is beyond them is not ours."""
-        own: dict[str, float] = {ticket.symbol: 0.0 for ticket in self.tickets.values()}
+        own = {symbol: 0.0 for symbols in self.symbols.values() for symbol in symbols}
         for (_, symbol), shares in self.held.items():
             own[symbol] = own.get(symbol, 0.0) + shares
-        for agent in {ticket.agent for ticket in self.tickets.values()}:
+        for agent in self.symbols:
             for execution in self.unbooked(agent):
                 own[execution.symbol] += execution.shares
         events = []
@@ -177,7 +201,7 @@ class OrderBook:
     # -- asked
 
     def filled(self, order_ref: str) -> float:
-        return sum(one.shares for one in self.told.values() if one.order_ref == order_ref)
+        return self._filled.get(order_ref, 0.0)
 
     def report(self, order_ref: str) -> Report:
         """Return the newest word on an order of ours that IBKR knows or was just sent."""
@@ -206,10 +230,9 @@ class OrderBook:
     def changed(self, agent: str) -> list[Report]:
         """Return the orders of an agent with news since this was asked last."""
         fresh = []
-        for order_ref in sorted(self.known):
-            ticket = self.tickets.get(order_ref)
-            if ticket is None or ticket.agent != agent:
-                continue
+        touched = self._touched.get(agent, set())
+        for order_ref in sorted(touched & self.known):
+            touched.discard(order_ref)
             report = self.report(order_ref)
             if not same(report, self._reported.get(order_ref)):
                 self._reported[order_ref] = report
@@ -230,9 +253,14 @@ class OrderBook:
     def unbooked(self, agent: str) -> list[Execution]:
         """Return what the agent's books lack: fills, corrections as two rows, late fees."""
         found: list[Execution] = []
-        mine = [one for one in self.told.values() if one.agent == agent]
+        due = self._due.get(agent, set())
+        mine = [self.told[base] for base in due]
         for execution in sorted(mine, key=lambda one: (one.time, one.exec_id)):
-            found += self._difference(execution, self._booked.get(base_of(execution.exec_id)))
+            base = base_of(execution.exec_id)
+            lacking = self._difference(execution, self._booked.get(base))
+            if not lacking:
+                due.discard(base)
+            found += lacking
         return found
 
     def _difference(self, told: Execution, booked: _Booked | None) -> list[Execution]:

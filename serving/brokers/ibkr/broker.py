@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from ib_async import IB, Contract
+from ib_async import IB, Contract, Fill
 from ib_async.wrapper import RequestError
 
 from core.accounts import State
@@ -142,16 +142,20 @@ class IbkrBroker:
         self._changed.set()
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
-        """Take executions at once; let any word on an order be checked by asking."""
-        with self._lock:
-            for fill in ib.fills():
-                self._book.execute(wire.told_of(fill))
+        """Let any word on an order be checked by asking."""
         if code:
             self._refusals[order_id] = f"{code}: {text}"
         self._changed.set()
         self._said.set()
         if order_id:
             self.look(ib)
+
+    def filled(self, fill: Fill) -> None:
+        """Take an execution at once: it alone, since each answer tells all of the day again."""
+        with self._lock:
+            self._book.execute(wire.told_of(fill))
+        self._changed.set()
+        self._said.set()
 
     def tell(self, kind: str, detail: str) -> None:
         with self._lock:
@@ -161,20 +165,31 @@ class IbkrBroker:
     def look(self, ib: IB) -> None:
         if self._ready.is_set() and not self._doubt:
             self._doubt = True
-            self._link.schedule(lambda: self._ask_all(ib))
+            self._link.schedule(lambda: self._look(ib))
 
     async def _ask_all(self, ib: IB) -> None:
         """Establish what IBKR knows."""
         async with self._one_at_a_time:
+            await self._ask(ib, completed_too=True)
+
+    async def _look(self, ib: IB) -> None:
+        async with self._one_at_a_time:
             await self._ask(ib)
 
-    async def _ask(self, ib: IB) -> None:
+    async def _ask(self, ib: IB, completed_too: bool = False) -> None:
+        """Ask for open orders, executions and positions.
+
+        Completed orders are many at the end of a day, and tell only that IBKR had an order which
+        neither works nor filled: they are asked for where that is in doubt.
+        """
         self._doubt = False
         for _ in range(4):
             await self._link.paced()
         try:
             open_orders = await self._link.within(ib.reqAllOpenOrdersAsync())
-            completed = await self._link.within(ib.reqCompletedOrdersAsync(False))
+            completed = (
+                await self._link.within(ib.reqCompletedOrdersAsync(False)) if completed_too else []
+            )
             fills = await self._link.within(ib.reqExecutionsAsync())
             positions = await self._link.within(ib.reqPositionsAsync())
         except TimeoutError:
@@ -197,7 +212,7 @@ class IbkrBroker:
         """
         ref = ticket.order_ref
         with self._lock:
-            self._book.tickets[ref] = ticket
+            self._book.add(ticket)
             if ref in self._book.known or ref in self._book.afloat:
                 return self._book.note(self._book.report(ref))
         if not self._ready.is_set():
@@ -226,9 +241,9 @@ class IbkrBroker:
             await self._until(lambda: confirmed() or order.orderId in self._refusals)
             await self._ask(ib)
             refusal = self._refusals.get(order.orderId, "")
-            with self._lock:
-                there = ref in self._book.known
-            if not there:  # it must not come to life later
+            if not self._knows(ref):
+                await self._ask(ib, completed_too=True)
+            if not self._knows(ref):  # it must not come to life later
                 await self._link.paced()
                 ib.cancelOrder(order)
                 await self._until(lambda: order.orderId in self._refusals)
@@ -238,6 +253,10 @@ class IbkrBroker:
                 self._book.known.add(ref)
         if gone:
             self.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
+
+    def _knows(self, order_ref: str) -> bool:
+        with self._lock:
+            return order_ref in self._book.known
 
     def cancel(self, order_ref: str) -> Report:
         """Cancel what still works of an order; raises ``BrokerUnavailable`` until that is sure."""
@@ -278,7 +297,7 @@ class IbkrBroker:
     def fate(self, ticket: Ticket) -> Report | None:
         ref = ticket.order_ref
         with self._lock:
-            self._book.tickets[ref] = ticket
+            self._book.add(ticket)
         if not self._ready.is_set():
             raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
         self.ask()
@@ -307,7 +326,7 @@ class IbkrBroker:
             after = booking.settle(state, bar, booked, rules)
             for execution in booked:
                 self._book.mark_booked(execution)
-            for symbol in {ticket.symbol for ticket in self._tickets(agent)}:
+            for symbol in self._book.symbols.get(agent, ()):
                 self._book.held[agent, symbol] = float(after.shares[0, 0])
         if not bool(after.halted[0]):
             after = after.but(pending_shares=left)
@@ -369,9 +388,6 @@ class IbkrBroker:
         return tuple(Position(agent, symbol, n) for (agent, symbol), n in held.items() if n)
 
     # -- inside
-
-    def _tickets(self, agent: str) -> list[Ticket]:
-        return [ticket for ticket in self._book.tickets.values() if ticket.agent == agent]
 
     def _day(self) -> str:
         return f"{self._now().astimezone(ACCOUNT_ZONE):%Y-%m-%d}"

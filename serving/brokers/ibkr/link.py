@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from ib_async import IB, StartupFetch
+from ib_async import IB, Fill, StartupFetch
 from ib_async.wrapper import RequestError
 
 from core.errors import BrokerError, BrokerUnavailable, NotAllowed
@@ -48,7 +48,10 @@ class Owner(Protocol):
         """Stop relying on anything."""
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
-        """Note that something was said: about an order, or (0) a fill or a fee."""
+        """Note that something was said about an order."""
+
+    def filled(self, fill: Fill) -> None:
+        """Take a fill, or one whose fee is now known."""
 
     def tell(self, kind: str, detail: str) -> None:
         """Take an event for ledger and alerts."""
@@ -205,8 +208,8 @@ class Link:
         ib.disconnectedEvent += lambda: self._break("connection lost")
         ib.errorEvent += lambda order_id, code, text, _: self._error(ib, order_id, code, text)
         ib.orderStatusEvent += lambda trade: self._owner.heard(ib, trade.order.orderId, 0, "")
-        ib.execDetailsEvent += lambda *_: self._owner.heard(ib, 0, 0, "")
-        ib.commissionReportEvent += lambda *_: self._owner.heard(ib, 0, 0, "")
+        ib.execDetailsEvent += lambda _, fill: self._owner.filled(fill)
+        ib.commissionReportEvent += lambda _, fill, report: self._owner.filled(fill)
 
     def _error(self, ib: IB, order_id: int, code: int, text: str) -> None:
         if code in CUT_OFF:
