@@ -18,6 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import ray
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--algorithm", choices=tuple(SETTINGS), default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     for name in [arguments.algorithm] if arguments.algorithm else list(SETTINGS):
         curves: dict[str, list[list[float]]] = {"fast": [], "stock RLlib": []}
         seconds = dict.fromkeys(curves, 0.0)

@@ -1,13 +1,15 @@
 """How many account-steps a second the engine makes on one core, every rule on.
 
-    python -m bench.engine [--accounts 1024] [--steps 2000]
+    python -m bench.engine [--accounts 1024] [--steps 2000] [--device cpu|cuda]
 
 A step is one bar of one account: look up the bar, ``submit`` a target, ``settle`` the next bar;
 accounts stand at rows of their own, as in training, and a finished one is opened anew. All of it
 runs on one thread; the figure is processor time of this process, compiling not included. The
 targets are drawn beforehand: a third hold, a third go to a new weight, a third repeat theirs.
 `by_arrays` is the same in NumPy's arrays, operation by operation: the reference of the machine
-code, and what several symbols at once still run on.
+code, and what several symbols at once still run on. With ``--device`` accounts and market are torch
+tensors that stay there: on a GPU with ``cuda``; ``cpu`` is the same code where there is none. The
+figure is then wall clock, for the device works beside the processor.
 """
 
 import argparse
@@ -86,14 +88,16 @@ def targets(rng: np.random.Generator, accounts: int) -> np.ndarray:
 class Run:
     """A batch of accounts, each at its own row, stepped as training steps them."""
 
-    def __init__(self, accounts: int, seed: int = 0) -> None:
+    def __init__(self, accounts: int, seed: int = 0, device: str | None = None) -> None:
         rng = np.random.default_rng(seed)
+        xp: Any = np if device is None else torch_arrays()
+        self.xp, self.device = xp, device
         self.rules = every_rule()
-        self.market = PackedMarket.of(random_market(rng))
-        self.weights = targets(rng, accounts)
-        self.fresh = open_accounts(accounts, 1, 100_000.0)
+        self.market = PackedMarket.of(random_market(rng), xp, device)
+        self.weights = xp.asarray(targets(rng, accounts), device=device)
+        self.fresh = open_accounts(accounts, 1, 100_000.0, xp, device)
         self.state: State = self.fresh
-        self.rows = rng.integers(0, ROWS - EPISODE - 1, accounts)
+        self.rows = xp.asarray(rng.integers(0, ROWS - EPISODE - 1, accounts), device=device)
         self.seconds = {"look up": 0.0, "submit": 0.0, "settle": 0.0, "open anew": 0.0}
         self.bar = self.market.at(self.rows)
 
@@ -107,15 +111,52 @@ class Run:
         looked = clock()
         self.state = settle(submitted, self.bar, self.rules).state
         settled = clock()
-        over = self.state.terminated | (self.rows >= ROWS - 1)
-        if np.count_nonzero(over):
+        over = (self.state.terminated != 0) | (self.rows >= ROWS - 1)
+        if self.device is not None or np.count_nonzero(over):  # a device is not waited for
             self.state = choose(over, self.fresh, self.state)
-            self.rows = np.where(over, 0, self.rows)
+            self.rows = self.xp.where(over, self.xp.zeros_like(self.rows), self.rows)
             self.bar = self.market.at(self.rows)
         self.seconds["submit"] += decided - begun
         self.seconds["look up"] += looked - decided
         self.seconds["settle"] += settled - looked
         self.seconds["open anew"] += clock() - settled
+
+
+def torch_arrays() -> Any:
+    """Return torch as an array-API namespace."""
+    import array_api_compat.torch as namespace
+
+    return namespace
+
+
+def measure_on(device: str, accounts: int, steps: int) -> dict[str, Any]:
+    """Return account-steps per second of wall clock, the market resident on ``device``."""
+    import torch
+
+    from training.device import find_device
+
+    name = str(find_device(device))
+    torch.set_num_threads(1)
+    run, rates = Run(accounts, device=name), []
+
+    def wait() -> None:
+        if name.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    for stretch in range(6):  # the first is not counted
+        wait()
+        begun = time.perf_counter()
+        for index in range(max(1, steps // 5)):
+            run.step(stretch + index, time.perf_counter)
+        wait()
+        rates.append(accounts * max(1, steps // 5) / (time.perf_counter() - begun))
+    return {
+        "accounts": accounts,
+        "device": torch.cuda.get_device_name() if name.startswith("cuda") else name,
+        "account_steps_per_second_median": float(np.median(rates[1:])),
+        "account_steps_per_second": rates[1:],
+        "torch": torch.__version__,
+    }
 
 
 def measure(accounts: int, steps: int) -> dict[str, Any]:
@@ -158,7 +199,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--accounts", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--device", default=None, help="run as torch tensors there: cpu, cuda")
     arguments = parser.parse_args()
+    if arguments.device is not None:
+        print(
+            json.dumps(measure_on(arguments.device, arguments.accounts, arguments.steps), indent=2)
+        )
+        return
     print(json.dumps(measure(arguments.accounts, arguments.steps), indent=2))
 
 
