@@ -11,6 +11,9 @@ SEED ?= 1
 HISTORIES ?= 200
 PLANTED ?= 20
 
+# Where `make bench` installs what it compares with; Ratchet itself never looks there.
+PEERS ?= .venv-bench
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep -x 'torch==.*' constraints.txt)
@@ -49,9 +52,8 @@ faults: $(STAMP) ## what breaks at a broker, against a fake TWS; fills docs/reli
 crash: $(STAMP) ## kill -9 between ledger and broker, RUNS times (1000), drawn from SEED (1)
 	PYTHONPATH=tests $(BIN)/python -m crash --runs $(RUNS) --seed $(SEED) --jobs $(JOBS)
 
-bench: $(STAMP) ## speed of the engine and the learners on this machine
-	$(BIN)/python -m bench.engine
-	$(BIN)/python -m bench.learning
+bench: $(PEERS)/.installed ## speed beside the peers, about an hour; QUICK=1: five minutes; ONLY=engine,ppo
+	@$(BIN)/python -m bench.run --peers $(PEERS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 evidence: $(STAMP) ## measure the gate on markets with and without an edge: hours, resumable
 	$(BIN)/python -m pipelines.calibration --histories $(HISTORIES) --planted $(PLANTED) \
@@ -60,8 +62,20 @@ evidence: $(STAMP) ## measure the gate on markets with and without an edge: hour
 evidence-small: $(STAMP) ## the same on 20 histories, in minutes; writes nothing into docs/
 	$(BIN)/python -m pipelines.calibration --histories 10 --planted 2
 
+# Learners stand on Ratchet's packages (its folders are named in a .pth file), so that NumPy, torch
+# and Gymnasium are the very same; vectorbt and NautilusTrader ask for others and have their own.
+$(PEERS)/.installed: $(STAMP) $(wildcard bench/peers/*.txt)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import sys; print(*[p for p in sys.path if p.endswith("site-packages")], sep="\n")' \
+	  > $$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ratchet.pth
+	$(PEERS)/bin/python -m pip install -q -c constraints.txt -r bench/peers/learners.txt
+	$(PEERS)/bin/python -m pip install -q --no-deps -r bench/peers/bare.txt
+	for name in vectorbt nautilus; do $(PYTHON) -m venv $(PEERS)/$$name && \
+	  $(PEERS)/$$name/bin/python -m pip install -q -r bench/peers/$$name.txt || exit 1; done
+	@touch $@
+
 clean: ## remove $(VENV) and caches; state and data stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.ratchet/*' -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -94,49 +94,6 @@ def updates(batch: int) -> Callable[[dict[str, Any]], float]:
     return count
 
 
-def peer(settings: Ppo | Sac) -> Any:
-    """Return stock RLlib on the same market, one runner in this process."""
-    import gymnasium as gym
-    from ray.rllib.algorithms.ppo import PPOConfig
-    from ray.rllib.algorithms.sac import SACConfig
-    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-
-    from training.environment import MarketEnv
-    from training.rewards import find_reward
-
-    task = lesson(settings)
-
-    def make(_: Any = None) -> gym.Env[Any, Any]:
-        return MarketEnv(
-            task.dataset,
-            task.scaler,
-            task.rules,
-            task.environment,
-            find_reward(task.reward),
-            rows=task.train_rows,
-            actions=task.actions,
-            cash=CASH,
-        )
-
-    gym.register("RatchetBench-v0", make, order_enforce=False, disable_env_checker=True)
-    config: Any = PPOConfig() if isinstance(settings, Ppo) else SACConfig()
-    config = config.environment("RatchetBench-v0").rl_module(
-        model_config=DefaultModelConfig(fcnet_hiddens=list(settings.hidden))
-    )
-    if isinstance(settings, Ppo):
-        config = config.training(
-            train_batch_size_per_learner=8_192,
-            minibatch_size=settings.minibatch,
-            num_epochs=settings.epochs,
-        ).env_runners(num_env_runners=0, num_envs_per_env_runner=64)
-    else:
-        config = config.training(
-            train_batch_size_per_learner=settings.batch,
-            num_steps_sampled_before_learning_starts=settings.batch,
-        ).reporting(min_time_s_per_iteration=1, min_sample_timesteps_per_iteration=1)
-    return config.build_algo()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
@@ -154,7 +111,9 @@ def main() -> None:
         ):
             figures[name] = rates(build(lesson(settings)).train, count, arguments.seconds)
             if arguments.peers:
-                stock = peer(settings)
+                from bench.peers.rllib import stock as stock_rllib
+
+                stock = stock_rllib(lesson(settings))
                 figures[f"{name}, stock RLlib"] = rates(stock.train, count, arguments.seconds)
                 stock.stop()
     import ray
