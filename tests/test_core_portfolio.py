@@ -144,6 +144,16 @@ def test_the_order_of_agents_does_not_matter_to_the_last_bit(
     assert allowed(limits, *shuffled) == allowed(limits, *claims)
 
 
+def test_sums_are_exact_so_that_no_order_rounds_over_a_limit() -> None:
+    # One after the other, 0.1 + 0.2 + 0.3 is 0.6000000000000001, which 0.6 would not allow.
+    claims = [
+        Claim(agent, "SPY", price, equity, held=0.0, wanted=1.0, decided=True)
+        for agent, price, equity in (("a", 0.1, 0.6), ("b", 0.2, 0.0), ("c", 0.3, 0.0))
+    ]
+    limits = AccountLimits({}, max_exposure=1.0)
+    assert clips(claims, limits) == clips(claims[::-1], limits) == ()
+
+
 def test_a_clip_in_the_books_is_what_was_allowed_and_says_why() -> None:
     before, bar = open_accounts(1, 1, 10_000.0), flat(100.0)
     submitted = submit(before, np.array([[0.9]]), bar, free_rules())
