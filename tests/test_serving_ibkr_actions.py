@@ -60,8 +60,9 @@ def exits(exchange: WatchedExchange) -> list[tuple[str, float, float | None, flo
     )
 
 
-@pytest.mark.parametrize("ratio", [2.0, 0.5])
-@pytest.mark.parametrize("again", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize(
+    ("ratio", "again"), [(2.0, False), (0.5, True)], ids=["2:1, running", "1:2, restarted"]
+)
 def test_a_split_keeps_the_value_and_moves_the_stops(
     ratio: float, again: bool, tmp_path: Path
 ) -> None:
