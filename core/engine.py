@@ -126,6 +126,14 @@ def submit(state: State, target_weight: Array, bar: Bar | MarketRows, rules: Rul
     return Submission(after, Verdict(target_weight, verdict))
 
 
+def recall(state: State, flatten: bool = False) -> State:
+    """Take back what is pending after a close; ``flatten`` orders the shares sold in its place.
+
+    For whoever stops an agent between two closes: no risk rule is asked, for none may forbid it.
+    """
+    return state.but(pending_shares=-state.shares if flatten else 0.0 * state.shares)
+
+
 def settle(state: State, bar: Bar | MarketRows, rules: Rules) -> Settlement:
     """Live through ``bar``: actions, fills at the open, stops and targets, mark at the close."""
     xp = namespace(state.account)

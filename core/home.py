@@ -55,6 +55,11 @@ class Home:
         return self.root / "ledger.db"
 
     @property
+    def kill(self) -> Path:
+        """While this file is there, nobody trades."""
+        return self.root / "KILL"
+
+    @property
     def promotions(self) -> Path:
         """Every alias change and every look at a hold-out (SQLite)."""
         return self.root / "promotions.db"

@@ -253,6 +253,30 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "ratchet reload",
     )
 
+    kill = verb(
+        "kill",
+        "stop all trading of this home at once, until a person releases it",
+        'ratchet kill --reason "fills look wrong" --policy flatten',
+    )
+    kill.add_argument("--by", metavar="NAME", help="who; default: the user who is logged in")
+    kill.add_argument("--reason", default="by hand", help="default: %(default)s")
+    kill.add_argument(
+        "--policy",
+        choices=("hold", "protect", "flatten"),
+        help="cancel all orders; all but stops and targets; or sell the shares as well. "
+        "Default: `when_stopped` of each agent in params.yaml (protect)",
+    )
+
+    release = verb(
+        "release",
+        "let trading go on after `ratchet kill`, from the next close",
+        'ratchet release --by "A. Turing" --reason "feed was wrong, mended"',
+    )
+    release.add_argument(
+        "--by", metavar="NAME", required=True, help="the person who answers for it"
+    )
+    release.add_argument("--reason", required=True, help="why; recorded with the name")
+
     ledger = verb(
         "ledger",
         "print what the worker decided, ordered and filled",

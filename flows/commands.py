@@ -241,6 +241,28 @@ def reload(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def kill(home: Home, options: argparse.Namespace) -> int:
+    from serving import switch
+    from serving.lock import lock_holder
+
+    made = switch.press(
+        home, options.by or getpass.getuser(), options.reason, _now(), options.policy
+    )
+    policy = made.policy or "by `when_stopped` of each agent"
+    print(f"trading is stopped, policy {policy}; {home.kill} keeps it so until `ratchet release`")
+    if lock_holder(home) is None:
+        print("no worker runs here: orders that are at a broker stay there until one is started")
+    return 0
+
+
+def release(home: Home, options: argparse.Namespace) -> int:
+    from serving import switch
+
+    found = switch.release(home, options.by, options.reason, _now())
+    print(f"released; it had been pressed {found.words}. Trading goes on from the next close")
+    return 0
+
+
 def ledger(home: Home, options: argparse.Namespace) -> int:
     from serving.ledger.printing import as_json, as_table
     from serving.ledger.reader import read

@@ -47,6 +47,7 @@ class Close:
     answer: Answer
     paused: bool
     too_old: str  # why nothing may be decided on the bar
+    stopped: str  # by which policy the kill switch holds the sleeve; "": it is off
     verdict: Verdict
     reasons: int  # bits of core.risk.Reason; working them out takes time, so once
     after: State  # with the new pending orders
@@ -68,6 +69,7 @@ class Close:
     def risk_words(self) -> list[str]:
         """Everything risk had to say about this decision."""
         words = ["paused: holds what it has"] if self.paused else []
+        words += [f"kill switch: {self.stopped}"] if self.stopped else []
         return words + describe(self.reasons)
 
     @property

@@ -49,6 +49,7 @@ class Dispatch:
         self._standing: tuple[float, frozenset[str]] | None = None
         self._gone: frozenset[str] = frozenset()
         self._recovered: tuple[float, frozenset[str]] | None = None  # the same, by the ledger
+        self.bare = False  # no stops and targets: a person wants no order at all
         self.stopped = ""  # why this sleeve orders nothing any more
 
     def live_by(self, rules: Rules) -> None:
@@ -121,6 +122,8 @@ class Dispatch:
         unsent = [tickets[order.order_ref] for order in orders if order.status == "intended"]
         for ticket in unsent:
             if ticket.leg == "entry" and ticket.bar_time == time:
+                if self._next is not None:  # a person stopped it before its order was known
+                    self._hanging[self._next.order_ref] = self._next
                 self._next, self._may_be_there = ticket, True
                 self._cancels = [o.order_ref for o in working if tickets[o.order_ref] != ticket]
                 self._cancels = [ref for ref in self._cancels if self._is_entry(ref)]
@@ -193,7 +196,7 @@ class Dispatch:
         now = self._broker.preview(self._agent, state, self._rules)
         held = float(now.shares[0, 0])
         exits = self._exits()
-        wanted = _levels(now)
+        wanted = [] if self.bare else _levels(now)
         placed = sorted(
             (self._tickets[ref].leg, report.remaining, self._tickets[ref].price)
             for ref, report in exits.items()

@@ -1,17 +1,15 @@
 """The worker as a process: what the operating system's signals mean to it."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
 
 @contextmanager
-def stopping_on_signals(
-    stop: Callable[[str], None], reload: Callable[[str], None]
-) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM and SIGINT, ``reload`` on SIGHUP; both safe in a signal handler.
+def on_signals(wanted: Mapping[signal.Signals, Callable[[str], None]]) -> Iterator[None]:
+    """Call what is ``wanted`` with a signal's name; it must be safe inside a signal handler.
 
     Only a main thread can hear signals; in another this does nothing.
     """
@@ -19,14 +17,11 @@ def stopping_on_signals(
         yield
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop(signal.Signals(number).name)
+    def heard(number: int, frame: FrameType | None) -> None:
+        one = signal.Signals(number)
+        wanted[one](one.name)
 
-    def again(number: int, frame: FrameType | None) -> None:
-        reload(signal.Signals(number).name)
-
-    handlers = {signal.SIGTERM: ask, signal.SIGINT: ask, signal.SIGHUP: again}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {number: signal.signal(number, heard) for number in wanted}
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from serving.history import Instrument
 from serving.logs import NAME
 from serving.results import SessionResult
 from serving.session import instruments_of
+from serving.switch_page import page_of
 from serving.watch import watch_of
 from serving.worker import Worker
 from sources.catalogue import ingest_command, make_source
@@ -141,6 +142,7 @@ def serve(
         from serving.gateway import gateway_of
 
         desk = gateway_of(home)
+    page = page_of(home, os.environ, lambda: datetime.now(UTC))
     try:
         worker = Worker(
             home,
@@ -156,6 +158,8 @@ def serve(
         )
         return worker.run()
     finally:
+        if page is not None:
+            page.close()
         if desk is not None:
             desk.end()
 

@@ -21,12 +21,21 @@ from core.portfolio import Claim, applied
 from core.risk import Reason, Rules
 from features.table import risk_row
 from serving.brokers.port import WORKING, Broker, Execution, Report, Ticket, remote
-from serving.closing import Close, Cut, execution_of, report_of, status_of, ticket_of
+from serving.closing import (
+    Close,
+    Cut,
+    execution_of,
+    intent_of,
+    report_of,
+    status_of,
+    ticket_of,
+)
 from serving.deciding import Trader
 from serving.dispatch import Dispatch
 from serving.history import FeedBar, History
 from serving.ledger import Ledger, rows
 from serving.rulebook import RuleBook
+from serving.switch import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,7 @@ class Sleeve:
         self.state = state
         self.traded, self.signal = traded, signal
         self.paused = False
+        self.stopped: Policy | None = None  # by the kill switch
         self.last: Close | None = None
         self._rules = rules
         self._broker = broker
@@ -66,6 +76,7 @@ class Sleeve:
             symbol = traded.instrument.symbol
             self._dispatch = Dispatch(session, trader.name, symbol, across, ledger, rules)
         self._working: dict[str, Report] = {}
+        self._closed_at: datetime | None = None  # the newest close it has lived through
         self._skipped: list[FeedBar] = []
 
     def step(
@@ -104,7 +115,7 @@ class Sleeve:
     def send(self, close: Close) -> None:
         """Let the orders of a close leave, once it is durable."""
         self._working = self._after(close.settled.reports)
-        self.state, self.last = close.after, close
+        self.state, self.last, self._closed_at = close.after, close, close.time
         self._skipped.clear()
         if self._dispatch:
             self._dispatch.send(
@@ -148,6 +159,38 @@ class Sleeve:
         if self._dispatch:
             self._dispatch.live_by(rules)
 
+    def stopped_by(self, policy: Policy | None) -> None:
+        """Order nothing of its own while there is a ``policy``; None: decide again."""
+        self.stopped = policy
+        if self._dispatch:
+            self._dispatch.bare = policy == "hold"
+
+    def stop(self, policy: Policy, detail: str) -> None:
+        """Between closes: take back what was ordered, by ``policy``, and order nothing more."""
+        self.stopped_by(policy)
+        time = self._closed_at
+        if time is None:
+            return  # nothing was ever ordered
+        working = self._working
+        if self._dispatch:
+            open_orders = {report.order_ref: report for report in self._broker.open_orders()}
+            working = self._dispatch.entries(open_orders)
+        after = engine.recall(self.state, policy == "flatten")
+        shares = float(after.pending_shares[0, 0])
+        of: dict[str, Any] = {"session": self.session, "agent": self.name, "bar_time": time}
+        before = self._ledger.rows(rows.Intervention, session=self.session, agent=self.name)
+        replica = 1 + sum(1 for one in before if one.bar_time == time)
+        ticket = self._ticket(shares, time, "market", replica) if shares else None
+        with self._ledger.transaction():
+            self._ledger.add(rows.Intervention(**of, policy=policy, detail=detail))
+            if ticket:
+                self._ledger.add_new(intent_of(ticket))
+        self.state = after
+        if self._dispatch:
+            self._dispatch.send(tuple(working), ticket, after, time, self.trader.version)
+        else:
+            self._send(tuple(working), ticket, time)
+
     def hear(self, executions: Sequence[Execution]) -> None:
         """Between closes: write down what a broker across a network told, then mind the orders."""
         if self._dispatch:
@@ -176,7 +219,9 @@ class Sleeve:
         bar, time = self._bar(traded), traded.time
         settled = self._broker.settle(self.name, self.state, bar, self._rules, time)
         answer = self.trader.decide(settled.state, bar)
-        target = np.array([[np.nan if self.paused else answer.weight]])
+        holds = self.paused or self.stopped
+        weight = 0.0 if self.stopped == "flatten" else np.nan if holds else answer.weight
+        target = np.array([[weight]])
         submission = engine.submit(settled.state, target, bar, self._rules)
         working = self._after(settled.reports)
         if self._dispatch:
@@ -196,6 +241,7 @@ class Sleeve:
             answer=answer,
             paused=self.paused,
             too_old=too_old,
+            stopped=self.stopped or "",
             verdict=submission.verdict,
             reasons=int(submission.verdict.reasons[0, 0]),
             after=submission.state,
@@ -226,16 +272,20 @@ class Sleeve:
             return False, None
         if not new:
             return True, None
-        instrument = self.traded.instrument
-        return True, Ticket(
+        daily = self.traded.instrument.interval == "1d"
+        return True, self._ticket(new, time, "market_on_open" if daily else "market")
+
+    def _ticket(self, shares: float, time: datetime, kind: str, replica: int = 0) -> Ticket:
+        return Ticket(
             session=self.session,
             agent=self.name,
-            symbol=instrument.symbol,
-            shares=new,
+            symbol=self.traded.instrument.symbol,
+            shares=shares,
             bar_time=time,
             leg="entry",
             model_version=self.trader.version,
-            kind="market_on_open" if instrument.interval == "1d" else "market",
+            kind=kind,
+            replica=replica,
         )
 
     def _send(self, cancels: Sequence[str], ticket: Ticket | None, time: datetime) -> None:
@@ -250,6 +300,7 @@ class Sleeve:
 
     def recover(self, time: datetime) -> None:
         """After a restart: give the broker its orders back, and send what had not been sent."""
+        self._closed_at = time
         if self._dispatch:
             self._dispatch.recover(self.state, time, self.trader.version)
             return
@@ -300,6 +351,10 @@ def replay_books(
     fills: dict[datetime, list[Execution]] = {}
     for fill in ledger.rows(rows.Fill, after=time, **of):
         fills.setdefault(fill.bar_time, []).append(execution_of(fill))
+    stops: dict[datetime, list[rows.Intervention]] = {}
+    for stop in ledger.rows(rows.Intervention, **of):
+        stops.setdefault(stop.bar_time, []).append(stop)
+    state = _stopped(state, stops.get(time, []) if time else [])
     for book in ledger.rows(rows.Equity, after=time, **of):
         seen = bars[book.bar_time, book.symbol]
         bar = bar_of({name: getattr(seen, name) for name in BAR_COLUMNS + RISK_COLUMNS})
@@ -316,4 +371,12 @@ def replay_books(
         if cut := cuts.get(book.bar_time):
             submitted = applied(state, submitted, cut.allowed, Reason(cut.reason))
         state, time = submitted.state, book.bar_time
+        state = _stopped(state, stops.get(time, []))
     return Books(state, time)
+
+
+def _stopped(state: State, stops: Sequence[rows.Intervention]) -> State:
+    """Return the state after what a person did behind a close; once more changes nothing."""
+    for stop in stops:
+        state = engine.recall(state, stop.policy == "flatten")
+    return state

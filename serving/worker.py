@@ -7,6 +7,7 @@ models are made; must not import Ray, torch or Optuna.
 
 import os
 import queue
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from core.inflight import take_over
 from core.portfolio import AccountLimits
 from core.settings import Params
 from features.account import warm_up
-from serving import status
+from serving import status, switch
 from serving.account import Account
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker, News, RemoteBroker, remote
@@ -35,7 +36,7 @@ from serving.logs import logging_to
 from serving.messages import BarsArrived, FeedEnded, Message, Pause, Reload, Stop
 from serving.metrics import Meters
 from serving.pairing import Lone, Pair
-from serving.process import stopping_on_signals
+from serving.process import on_signals
 from serving.results import Latency, SessionResult, summarise
 from serving.rulebook import note_rules
 from serving.session import (
@@ -55,6 +56,7 @@ from serving.watch import Watch, watching
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
 STATUS_SECONDS = 0.5
+KILLED, RELEASED = "kill switch", "kill switch released"
 
 
 class Worker:
@@ -95,6 +97,7 @@ class Worker:
         self._now = now
         self._settings = settings  # reads params.yaml again
         self._watch = watch or Watch(params.alerts, Meters(self._agents), now=now)
+        self._press: switch.Press | None = None  # of the kill switch, as the sleeves know it
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()  # its put is safe in a signal
         self._room = Semaphore(STEPS_AHEAD)
         self._stopping = Event()
@@ -108,6 +111,10 @@ class Worker:
         """Finish the bar at hand and end; safe from any thread and from a signal handler."""
         self._stopping.set()
         self._queue.put(Stop(reason))
+
+    def kill(self, by: str) -> None:
+        """Press the kill switch; safe in a signal handler."""
+        switch.press(self._home, by, f"signal to process {os.getpid()}", self._now())
 
     def _steer(self, agent: str, paused: bool, by: str) -> None:
         self._queue.put(Pause(agent, paused, by))
@@ -130,7 +137,14 @@ class Worker:
             worker_lock(self._home),
             leased(self._home, self._environment, self._now) as self._lease,
             logging_to(self._home) as self._log,
-            stopping_on_signals(self.stop, self.reload),
+            on_signals(
+                {
+                    signal.SIGTERM: self.stop,
+                    signal.SIGINT: self.stop,
+                    signal.SIGHUP: self.reload,
+                    signal.SIGUSR1: self.kill,
+                }
+            ),
             Ledger(self._home.ledger, self._now) as self._ledger,
             watching(self._watch, self._ledger),
         ):
@@ -166,6 +180,7 @@ class Worker:
         self._account = Account(self._ledger, AccountLimits.of(self._params.portfolio))
         versions = {name: seat.published.version for name, seat in self._seats.items()}
         self._log.info("session", extra={"session": self._session, "versions": versions})
+        self._recall_switch()
         self._show("running")
 
     def _trade(self) -> None:
@@ -216,6 +231,7 @@ class Worker:
         while True:
             self._watch.beat()
             self._lease.beat()
+            self._mind_switch()
             try:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
@@ -234,16 +250,47 @@ class Worker:
             self._handle(message)
             self._show("running")
 
+    def _policy(self, agent: str, press: switch.Press) -> switch.Policy:
+        return press.policy or self._params.agent(agent).when_stopped
+
+    def _recall_switch(self) -> None:
+        """After a start: know again what the sleeves were told of the kill switch before."""
+        events = self._ledger.rows(rows.RiskEvent, session=self._session, agent="")
+        told = [event for event in events if event.kind in (KILLED, RELEASED)]
+        if not told or told[-1].kind == RELEASED:
+            return
+        self._press = switch.pressed(self._home)
+        if self._press is None:
+            self._account_event(RELEASED, "while nobody traded")
+        elif self._press.words == told[-1].detail:
+            for name, seat in self._seats.items():
+                seat.sleeve.stopped_by(self._policy(name, self._press))
+        else:
+            self._press = None  # pressed anew
+
+    def _mind_switch(self) -> None:
+        """Stop every sleeve when the kill switch is pressed; let them trade when it is released."""
+        press = switch.pressed(self._home)
+        if press == self._press:
+            return
+        if press is None:
+            for seat in self._seats.values():
+                seat.sleeve.stopped_by(None)
+            self._account_event(RELEASED, "trading goes on from the next close")
+        else:
+            for name, seat in self._seats.items():
+                policy = self._policy(name, press)
+                seat.sleeve.stop(policy, press.words)
+                self._event(name, "stopped", f"by the kill switch, policy {policy}")
+            # Last, so that a start after a crash in between stops those that were left.
+            self._account_event(KILLED, press.words)
+        self._press = press
+
     def _hear(self) -> None:
         """Take what feed and broker told since the last time."""
         news = self._remote.news() if self._remote else News()
         for kind, detail in (*self._feed.events(), *news.events):
-            event = rows.RiskEvent(
-                session=self._session, agent="", bar_time=None, kind=kind, detail=detail
-            )
-            with self._ledger.transaction():
-                self._ledger.add(event)
-            self._log.warning(kind, extra={"detail": detail})
+            self._account_event(kind, detail)
         for seat in self._seats.values() if self._remote else ():
             seat.sleeve.hear(news.executions)
 
@@ -377,6 +424,15 @@ class Worker:
         self._log.info(
             "alias moved", extra={"agent": moved.agent, "version": moved.published.version}
         )
+
+    def _account_event(self, kind: str, detail: str) -> None:
+        """Write down what concerns the whole account."""
+        event = rows.RiskEvent(
+            session=self._session, agent="", bar_time=None, kind=kind, detail=detail
+        )
+        with self._ledger.transaction():
+            self._ledger.add(event)
+        self._log.warning(kind, extra={"detail": detail})
 
     def _event(self, agent: str, kind: str, detail: str) -> None:
         newest = self._seats[agent].sleeve.traded.newest

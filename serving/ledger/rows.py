@@ -261,6 +261,18 @@ class RiskEvent(Row):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention(Row):
+    """A sleeve was stopped after a close: what had been ordered there was taken back."""
+
+    TABLE: ClassVar[str] = "interventions"
+
+    agent: str
+    bar_time: datetime  # of the close it came after
+    policy: str  # hold, protect or flatten
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AliasChange(Row):
     TABLE: ClassVar[str] = "alias_changes"
 

@@ -103,7 +103,19 @@ _CLIPS_AND_RULES = (
         rules TEXT NOT NULL, changes TEXT NOT NULL, {_WHEN}) STRICT""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _CLIPS_AND_RULES)
+# What a person did to a sleeve between two closes, so that its books can be lived through again.
+_INTERVENTIONS = (
+    f"""CREATE TABLE interventions ({_KEYS}, agent TEXT NOT NULL, bar_time TEXT NOT NULL,
+        policy TEXT NOT NULL, detail TEXT NOT NULL, {_WHEN}) STRICT""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _SECOND,
+    _THIRD,
+    _CLIPS_AND_RULES,
+    _INTERVENTIONS,
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAY_CHANGE = frozenset({"snapshots"})
 
