@@ -40,7 +40,12 @@ def measure(count: int, lessons: int, cluster: bool) -> float:
         nodes = start_cluster(count) if cluster else None
         try:
             if nodes is None:
-                ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False)
+                ray.init(
+                    address="local",  # never a cluster that happens to run here
+                    num_cpus=count,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                )
             tasks = [
                 replace(lesson(Ppo(steps=STEPS)), seed=seed, reports=1) for seed in range(lessons)
             ]
