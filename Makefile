@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 # Test processes; two suit a laptop that does something else besides.
 JOBS ?= 2
+# Of `make soak`.
+SESSIONS ?= 21
 # Of `make crash`.
 RUNS ?= 1000
 SEED ?= 1
@@ -22,7 +24,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 || ls /dev/nvidia0 >/de
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults crash lint up bench evidence evidence-small clean
+.PHONY: help install demo test faults crash soak lint up bench evidence evidence-small clean
 
 help: ## what this Makefile can do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +53,9 @@ faults: $(STAMP) ## what breaks at a broker, against a fake TWS; fills docs/reli
 
 crash: $(STAMP) ## kill -9 between ledger and broker, RUNS times (1000), drawn from SEED (1)
 	PYTHONPATH=tests $(BIN)/python -m crash --runs $(RUNS) --seed $(SEED) --jobs $(JOBS)
+
+soak: $(STAMP) ## a month of minutes with ten agents and random faults; SESSIONS of 390 bars (21)
+	$(BIN)/python -m bench.soak --sessions $(SESSIONS)
 
 bench: $(PEERS)/.installed ## speed beside the peers, about an hour; QUICK=1: five minutes; ONLY=engine,ppo
 	@$(BIN)/python -m bench.run --peers $(PEERS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
