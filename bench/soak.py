@@ -57,9 +57,13 @@ class Soaked:
     faults: Counter[str]
     memory: list[tuple[int, float]]  # bars so far, MiB of the worker's process
     orders: int
-    fills: int
+    fills_by: Counter[str]  # symbol
     wrong: list[str]
     seconds: float
+
+    @property
+    def fills(self) -> int:
+        return self.fills_by.total()
 
 
 def settings(agents: int) -> kit.Params:
@@ -131,7 +135,7 @@ def strike(tws: FakeTws, name: str) -> None:
     FAULTS[name](tws)
 
 
-def audit(root: Path, exchange: kit.MinuteExchange) -> tuple[int, int, list[str]]:
+def audit(root: Path, exchange: kit.MinuteExchange) -> tuple[int, Counter[str], list[str]]:
     """Hold the ledger against the broker's books; return orders, fills and every difference."""
     exchange.end_day()
     known = [*exchange.past_orders, *exchange.orders.values()]
@@ -159,7 +163,7 @@ def audit(root: Path, exchange: kit.MinuteExchange) -> tuple[int, int, list[str]
     mine = sum(book.cash for book in books.values())
     if abs(cash - mine) > 1e-4:
         wrong.append(f"cash: broker {cash!r}, ledger {mine!r}")
-    return len(orders), len(fills), wrong
+    return len(orders), Counter(fill.symbol for fill in fills), wrong
 
 
 def slope(memory: list[tuple[int, float]]) -> float:

@@ -137,7 +137,7 @@ class Dispatch:
 
     def _is_entry(self, order_ref: str) -> bool:
         ticket = self._tickets.get(order_ref)
-        return ticket is None or ticket.leg == "entry"
+        return ticket is not None and ticket.leg == "entry"  # another sleeve's is none of ours
 
     def _resolve(self) -> None:
         """Find out about orders that were overtaken before anybody knew their fate."""
