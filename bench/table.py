@@ -71,7 +71,7 @@ def limit_line(row: Mapping[str, Any]) -> Line:
         row["unit"],
         value,
         row.get("beside", float("nan")),
-        value,
+        value if row["unit"] == "times" else float("nan"),
         f"≤ {most:g}",
         value <= most,
     )

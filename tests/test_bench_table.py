@@ -55,6 +55,12 @@ def test_a_limit_is_held_against_its_median() -> None:
     assert table.limit_line(row | {"at_most": 1.9}).reached is False
 
 
+def test_a_limit_in_milliseconds_has_no_ratio() -> None:
+    row = {"work": "w", "against": "a", "unit": "ms", "values": [1.0], "at_most": 2.0}
+    assert table.text([row]).splitlines()[2].count("–") == 2  # nothing beside it either
+    assert table.limit_line(row | {"unit": "times"}).ratio == 1.0
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(0.12345, "0.123"), (21.04, "21"), (999, "999"), (5_971_234, "5,970,000"), (1_049, "1,050")],

@@ -52,7 +52,10 @@ def stock(task: Lesson) -> Any:
     settings = task.hyperparameters
     config = _ppo(task, settings) if isinstance(settings, Ppo) else _sac(task, settings)
     model = DefaultModelConfig(
-        fcnet_hiddens=list(settings.hidden), fcnet_activation="tanh", vf_share_layers=False
+        fcnet_hiddens=list(settings.hidden),
+        fcnet_activation="tanh",
+        head_fcnet_hiddens=[],
+        vf_share_layers=False,
     )
     config = config.environment(ENVIRONMENT).rl_module(model_config=model)
     return config.debugging(seed=task.seed, log_level="ERROR", log_sys_usage=False).build_algo()
