@@ -228,6 +228,12 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "--fresh", action="store_true", help="open new books even where some could be resumed"
     )
     serve.add_argument(
+        "--standby",
+        action="store_true",
+        help="wait until the gateway that trades is dead or silent for RATCHET_LEASE_SECONDS (60), "
+        "then take its place; RATCHET_LEASE names the lease both see (lease.db of the home)",
+    )
+    serve.add_argument(
         "--processes",
         action="store_true",
         help="one process for each agent, on loopback ports from RATCHET_BUS_PORT (5557) on",

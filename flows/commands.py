@@ -210,6 +210,7 @@ def serve(home: Home, options: argparse.Namespace) -> int:
         stay=options.stay,
         fresh=options.fresh,
         processes=options.processes,
+        standby=options.standby,
         broker=options.broker,
         ask=_typed,
     )

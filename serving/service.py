@@ -23,6 +23,7 @@ from serving.history import Instrument
 from serving.logs import NAME
 from serving.results import SessionResult
 from serving.session import instruments_of
+from serving.standby import wait_for_turn
 from serving.switch_page import page_of
 from serving.watch import watch_of
 from serving.worker import Worker
@@ -124,12 +125,14 @@ def serve(
     processes: bool = False,
     broker: BrokerName = "paper",
     ask: Ask = nobody,
+    standby: bool = False,
 ) -> SessionResult:
     """Trade until the feed ends (``stay``: until stopped); return the session's result.
 
     Without a ``feed``, bars come from whom the broker is: a replay on paper, IBKR at IBKR.
     A session that was interrupted is resumed; ``fresh`` opens a new one instead.
     ``processes`` gives each agent a process of its own; ``ask`` puts a question to a person.
+    ``standby`` waits until the gateway that holds the lease is gone or silent, and takes its place.
     Raises ``NotAllowed`` where TRADING_MODE, broker, account and a person's word do not agree, or
     another worker serves ``home``.
     """
@@ -137,6 +140,8 @@ def serve(
     feed = feed or ("ibkr" if broker == "ibkr" else "replay")
     execution = make_broker(broker, os.environ, ask, feed, params.validation.calendar)
     source = make_feed(home, params, chosen, feed, bars_per_second)
+    if standby:
+        wait_for_turn(home, os.environ)
     desk = None
     if processes:
         from serving.gateway import gateway_of
