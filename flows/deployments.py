@@ -14,6 +14,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from core.home import Home
 from core.settings import Params, load_params
+from flows.certifying import parity
 from flows.feeds import scheduled_agents
 from flows.ingesting import ingest
 from flows.leftovers import clear_dead_runs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 EXCHANGE_TIME = "America/New_York"
 AFTER_THE_SESSION = "30 17 * * mon-fri"  # vendors deliver the final daily bar by then
 AFTER_THE_INGEST = "0 18 * * mon-fri"
+WHEN_BARS_ARE_STORED = "15 18 * * mon-fri"
 WEEKLY = "0 9 * * sat"
 MONTHLY = "0 9 1 * *"
 PARALLEL_RUNS = 4  # of the runner; retrainings of one agent queue behind each other anyway
@@ -41,7 +43,10 @@ ONE_AT_A_TIME = ConcurrencyLimitConfig(
 
 def every_deployment(params: Params) -> list["RunnerDeployment"]:
     """Return the deployments of all agents that are not for the demo only."""
-    found = [_deployment(ingest, "all", [_at(AFTER_THE_SESSION, "session", True)], {})]
+    found = [
+        _deployment(ingest, "all", [_at(AFTER_THE_SESSION, "session", True)], {}),
+        _deployment(parity, "all", [_at(WHEN_BARS_ARE_STORED, "session", True)], {}),
+    ]
     for name in scheduled_agents(params):
         agent = params.agent(name)
         schedules = [

@@ -105,6 +105,15 @@ def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]
     return tuple(certificates)
 
 
+def newest_session(home: Home) -> int | None:
+    """Return the newest session in which something was decided, None where there is none."""
+    if not home.ledger.exists():
+        return None
+    with LedgerReader(home.ledger) as ledger:
+        found = ledger.rows(rows.Decision, newest=1)
+    return found[0].session if found else None
+
+
 def recorded(home: Home, session: int) -> list[Recorded]:
     """Return every sleeve of a session; raise ``ExecutionError`` where it cannot be replayed."""
     with LedgerReader(home.ledger) as ledger:

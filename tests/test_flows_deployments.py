@@ -11,7 +11,8 @@ from flows_kit import Served, browsing, wait_for
 pytestmark = pytest.mark.xdist_group("prefect")
 
 AGENTS = ("aapl", "ixic3x")  # of params.yaml; `planted` is for the demo only
-EXPECTED = {"ingest-all"} | {f"{f}-{a}" for f in ("retrain", "monitor", "rollback") for a in AGENTS}
+EACH = ("retrain", "monitor", "rollback")
+EXPECTED = {"ingest-all", "parity-all"} | {f"{f}-{a}" for f in EACH for a in AGENTS}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,13 @@ def test_data_is_fetched_after_each_session_in_exchange_time(deployments: dict[s
     assert schedule["schedule"]["cron"] == "30 17 * * mon-fri"
     assert schedule["schedule"]["timezone"] == "America/New_York"
     assert schedule["active"]
+
+
+def test_what_was_traded_is_certified_when_its_bars_are_stored(deployments: dict[str, Any]) -> None:
+    (schedule,) = deployments["parity-all"]["schedules"]
+    assert schedule["schedule"]["cron"] == "15 18 * * mon-fri"
+    assert schedule["active"]
+    assert deployments["parity-all"]["parameter_openapi_schema"]["properties"]["session"]
 
 
 def test_the_parameters_of_a_retraining_can_be_edited_and_are_explained(

@@ -15,7 +15,13 @@ from features import table as table_module
 from features.dataset import Dataset
 from features.indicators import INDICATORS
 from features.table import build_table, risk_columns
-from pipelines.certificate import Certificate, Recorded, certificate_of, recorded
+from pipelines.certificate import (
+    Certificate,
+    Recorded,
+    certificate_of,
+    newest_session,
+    recorded,
+)
 from pipelines.dataset import join
 from pipelines.parity import Difference, first_difference
 from registry.bundle import Bundle
@@ -133,6 +139,11 @@ def test_a_changed_indicator_is_named(traded: Session, monkeypatch: pytest.Monke
     monkeypatch.setattr(table_module, "INDICATORS", other)
     one = certified(traded, bundle, dataset_of(settings, bundle, "solo"))
     assert first_bar(found, one.difference) == "observation rsi_14"
+
+
+def test_the_newest_session_is_the_one_to_certify(traded: Session, tmp_path: Path) -> None:
+    assert newest_session(traded[0]) == 1
+    assert newest_session(Home(tmp_path)) is None
 
 
 def test_a_session_that_is_not_there_cannot_be_certified(traded: Session) -> None:
