@@ -84,6 +84,8 @@ class Dispatch:
         if self.stopped or self._time is None:
             return
         try:
+            if reason := self._broker.lost(self._agent):
+                raise BrokerError(reason)
             self._resolve()
             self._order(state)
             self._protect(state)

@@ -44,7 +44,8 @@ def table(results: Results) -> str:
     for fault in FAULTS:
         struck = [results.get((where, fault.name), NOT_RUN) for where in PLACES]
         within = (f"{fault.seconds:g} s" if fault.waits else "at once") if fault.says else ""
-        cells = [fault.name, *struck, fault.says, within, fault.then]
+        told = fault.says.replace("|", " or ")
+        cells = [fault.name, *struck, told, within, fault.then]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

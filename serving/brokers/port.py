@@ -170,6 +170,9 @@ class RemoteBroker(Broker, Protocol):
     def unexplained(self, symbol: str) -> float:
         """Return the shares on the account that no sleeve holds, at the newest answer."""
 
+    def lost(self, agent: str) -> str:
+        """Say which order of a sleeve met a fate that can no longer be known; empty: none."""
+
     def preview(self, agent: str, state: State, rules: Rules) -> State:
         """Return the books with what has been executed since the close, not marked."""
 

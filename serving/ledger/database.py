@@ -21,6 +21,7 @@ def open_writer(path: Path, busy_seconds: float = 5.0) -> sqlite3.Connection:
         raise StorageError(f"{path}: the ledger cannot be opened ({error})") from error
     try:
         version = _version(connection, path)
+        _require_whole(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         if version < SCHEMA_VERSION:
@@ -55,6 +56,20 @@ def open_reader(path: Path, busy_seconds: float = 5.0) -> sqlite3.Connection:
     return connection
 
 
+def _require_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Read every page once: what is damaged must not be found out in the middle of trading."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise damaged(path, str(found))
+
+
+def damaged(path: Path, found: object) -> CorruptFile:
+    return CorruptFile(
+        f"{path}: the ledger is damaged ({found}); move it away with its -wal and -shm files, "
+        "or restore a copy"
+    )
+
+
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
@@ -79,10 +94,7 @@ def renamed(error: sqlite3.Error, path: Path) -> StorageError:
             f"{path}: locked by another process ({error}); only the worker may write the ledger"
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CorruptFile(
-            f"{path}: the ledger is damaged ({error}); move it away with its -wal and -shm files, "
-            "or restore a copy"
-        )
+        return damaged(path, error)
     if code == sqlite3.SQLITE_CONSTRAINT:
         return StorageError(f"{path}: refused: {error}")
     return StorageError(f"{path}: the ledger cannot be used ({error})")

@@ -35,6 +35,10 @@ class Once(Enum):
     IGNORE_CANCEL = auto()
     FILL_ON_CANCEL = auto()  # the fill crosses the cancel on its way
     PACING = auto()  # 162
+    PARTIAL = auto()  # an auction takes a few shares only
+    CORRECT = auto()  # a fill is corrected as soon as it was told
+    BY_HAND = auto()  # a person cancels a new order in TWS
+    WARN = auto()  # 399 about an order that has filled
 
 
 SYSTEM_TEXTS = {
@@ -50,6 +54,9 @@ SYSTEM_TEXTS = {
     "It will be restored automatically.",
     2158: "Sec-def data farm connection is OK:secdefnj",
 }
+PARTIAL_SHARES = 10.0
+CORRECTION = 0.05  # USD
+WARNING_TEXT = "Order Message: your order was held until the opening."
 PRESET_TEXT = "Order TIF was set to DAY based on order preset."
 PACING_TEXT = (
     "Historical Market Data Service error message:Historical data request pacing violation"

@@ -94,6 +94,9 @@ def place_order(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
         if faults.takes(Once.PRESET):
             tws.refuse(connection, ticket.order_id, 10349, PRESET_TEXT)
         tws.tell(events)
+        taken = tws.exchange.order(client_id, ticket.order_id)
+        if taken and not taken.done and faults.takes(Once.BY_HAND):
+            tws.cancel_by_hand(taken.perm_id)
         if faults.drops(Point.ORDER_ACKNOWLEDGED):
             connection.drop()
 

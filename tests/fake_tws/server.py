@@ -16,11 +16,20 @@ from typing import TypeVar
 from fake_tws import requests
 from fake_tws.connection import Connection
 from fake_tws.exchange import Exchange
-from fake_tws.faults import SYSTEM_TEXTS, Faults, Once, Point
+from fake_tws.faults import (
+    CORRECTION,
+    PARTIAL_SHARES,
+    SYSTEM_TEXTS,
+    WARNING_TEXT,
+    Faults,
+    Once,
+    Point,
+)
 from fake_tws.orders import (
     Charged,
     Event,
     Executed,
+    Execution,
     Moved,
     Order,
     Position,
@@ -131,7 +140,9 @@ class FakeTws:
         self.tell(self.exchange.trade(symbol, price, volume))
 
     def auction(self, symbol: str, price: float) -> None:
-        self.tell(self.exchange.auction(symbol, price))
+        partial = self.faults.takes(Once.PARTIAL)
+        volume = PARTIAL_SHARES if partial else float("inf")
+        self.tell(self.exchange.auction(symbol, price, volume))
 
     def end_session(self) -> None:
         self.tell(self.exchange.end_session())
@@ -225,6 +236,16 @@ class FakeTws:
                 case Refused(client_id, request_id, code, text):
                     for connection in self.of(client_id):
                         connection.send(error(request_id, code, text))
+        for event in events:
+            if isinstance(event, Executed):
+                self._after_fill(event.execution)
+
+    def _after_fill(self, fill: Execution) -> None:
+        if self.faults.takes(Once.WARN):
+            order = fill.order
+            self.warn(order.client_id, order.ticket.order_id, 399, WARNING_TEXT)
+        if self.faults.takes(Once.CORRECT):
+            self.correct(fill.exec_id, price=round(fill.price + CORRECTION, 2))
 
     def of(self, client_id: int) -> list[Connection]:
         return [each for each in self.connections if each.client_id == client_id]

@@ -85,6 +85,8 @@ class OrderBook:
     _due: dict[str, set[str]] = field(default_factory=dict)  # bases perhaps unbooked, by agent
     _touched: dict[str, set[str]] = field(default_factory=dict)  # orders with news, by agent
     _filled: dict[str, float] = field(default_factory=dict)  # shares by order_ref
+    lost: dict[str, str] = field(default_factory=dict)  # by order_ref: why its fate is unknown
+    _restored: set[str] = field(default_factory=set)  # at work when the ledger was read
     _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
     _reported: dict[str, Report] = field(default_factory=dict)
     _news: dict[str, Execution] = field(default_factory=dict)  # by execId
@@ -105,6 +107,8 @@ class OrderBook:
         if report:
             self.known.add(ticket.order_ref)
             self._reported[ticket.order_ref] = report
+            if report.status in WORKING:
+                self._restored.add(ticket.order_ref)
 
     def add(self, ticket: Ticket) -> None:
         """Know an order as ours."""
@@ -122,6 +126,8 @@ class OrderBook:
         """Take a complete answer; return what is out of the ordinary."""
         events = []
         before = {*self.open, *self.afloat}
+        working = {*self.open, *self._restored}
+        self._restored.clear()
         self.open = {seen.order_ref: seen for seen in answer.open_orders if self.ours(seen)}
         self.afloat.clear()
         completed = {seen.order_ref for seen in answer.completed if self.ours(seen)}
@@ -130,11 +136,38 @@ class OrderBook:
         self.known |= self.open.keys() | completed
         for told in answer.executions:
             self.execute(told)
+        self._miss(working - self.open.keys() - completed, answer.positions)
         for seen in answer.open_orders:
             if not self.ours(seen) and seen.perm_id not in self.strangers:
                 self.strangers.add(seen.perm_id)
                 events.append(("foreign order", f"{seen.text}: not ours, left alone"))
         return events + self._compare(answer.positions)
+
+    def _miss(self, gone: set[str], positions: dict[str, float]) -> None:
+        """Tell orders that ended unseen from those that filled on a day that is told no more."""
+        self.lost = {ref: why for ref, why in self.lost.items() if not self._is_filled(ref)}
+        for order_ref in gone - self.lost.keys():
+            ticket = self.tickets[order_ref]
+            left = ticket.shares - self.filled(order_ref)
+            beyond = positions.get(ticket.symbol, 0.0) - self._own(ticket.symbol)
+            fresh = beyond - self.foreign.get(ticket.symbol, 0.0)
+            if 0.0 < fresh * left <= left * left:
+                self.lost[order_ref] = (
+                    f"{order_ref}: it worked when IBKR was last asked; now IBKR has no word of it, "
+                    f"and the account holds {fresh:+,.0f} {ticket.symbol} that no sleeve bought or "
+                    "sold. It filled on a day whose executions IBKR no longer tells; compare with "
+                    "the statement, then begin a new session"
+                )
+
+    def _is_filled(self, order_ref: str) -> bool:
+        left = self.tickets[order_ref].shares - self.filled(order_ref)
+        return left * self.tickets[order_ref].shares <= 0.0
+
+    def _own(self, symbol: str) -> float:
+        """Return the shares that the sleeves hold of a symbol, booked or not yet."""
+        held = sum(shares for (_, name), shares in self.held.items() if name == symbol)
+        unbooked = [one for agent in self.symbols for one in self.unbooked(agent)]
+        return held + sum(one.shares for one in unbooked if one.symbol == symbol)
 
     def execute(self, told: Told) -> None:
         """Take one execution, or a correction of one; hearing it again changes nothing."""
@@ -180,15 +213,10 @@ class OrderBook:
 
     def _compare(self, positions: dict[str, float]) -> list[tuple[str, str]]:
         """Hold the account against our own shares; what is beyond them is not ours."""
-        own = {symbol: 0.0 for symbols in self.symbols.values() for symbol in symbols}
-        for (_, symbol), shares in self.held.items():
-            own[symbol] = own.get(symbol, 0.0) + shares
-        for agent in self.symbols:
-            for execution in self.unbooked(agent):
-                own[execution.symbol] += execution.shares
         events = []
-        for symbol in positions | own:
-            beyond = positions.get(symbol, 0.0) - own.get(symbol, 0.0)
+        ours = {symbol for symbols in self.symbols.values() for symbol in symbols}
+        for symbol in sorted(positions.keys() | ours):
+            beyond = positions.get(symbol, 0.0) - self._own(symbol)
             # A fill may lie between two of the answers: only what stays is worth a word.
             stays = self.suspected.get(symbol) == beyond
             self.suspected[symbol] = beyond
@@ -231,7 +259,7 @@ class OrderBook:
         """Return the orders of an agent with news since this was asked last."""
         fresh = []
         touched = self._touched.get(agent, set())
-        for order_ref in sorted(touched & self.known):
+        for order_ref in sorted((touched & self.known) - self.lost.keys()):
             touched.discard(order_ref)
             report = self.report(order_ref)
             if not same(report, self._reported.get(order_ref)):

@@ -315,6 +315,12 @@ class IbkrBroker:
             )
         return None
 
+    def lost(self, agent: str) -> str:
+        with self._lock:
+            reasons = [why for ref, why in self._book.lost.items()
+                       if self._book.tickets[ref].agent == agent]  # fmt: skip
+        return "; ".join(reasons)
+
     # -- asked by the worker
 
     def settle(self, agent: str, state: State, bar: Bar, rules: Rules, time: datetime) -> Settled:
