@@ -267,6 +267,12 @@ class OrderBook:
                 fresh.append(report)
         return fresh
 
+    def ended_unseen(self, report: Report) -> bool:
+        """Tell whether an order is cancelled, nothing of it filled, and nobody was told yet."""
+        before = self._reported.get(report.order_ref)
+        fresh = before is None or before.status in WORKING
+        return fresh and report.status == "cancelled" and not report.filled
+
     def note(self, report: Report) -> Report:
         self._reported[report.order_ref] = report
         return report

@@ -303,7 +303,11 @@ class IbkrBroker:
         self.ask()
         with self._lock:
             if ref in self._book.known or self._book.filled(ref):
-                return self._book.note(self._book.report(ref))
+                report = self._book.report(ref)
+                if self._book.ended_unseen(report):
+                    text = f"{ref}: found cancelled; by whom was not told"
+                    self._events.append(("order refused", text))
+                return self._book.note(report)
             beyond = self._book.suspected.get(ticket.symbol, 0.0)
         forgotten = self._sent_on.get(ref) != self._day()
         if forgotten and 0.0 < beyond * ticket.shares <= ticket.shares * ticket.shares:
