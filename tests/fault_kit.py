@@ -103,7 +103,7 @@ class Fault:
     """One row: what strikes between a session's end and the decision on it."""
 
     name: str
-    strike: Act
+    strike: Act = nothing
     says: str = ""  # a pattern: an event that must be there, or the words of the end
     heal: Act = nothing
     waits: tuple[str, ...] = ()  # of ``Pace``: what passes at most until it is told
@@ -111,6 +111,13 @@ class Fault:
     halts: bool = False  # the process ends and says why; it goes on when started again
     goes_on: Act | None = None  # what happens instead of one decision while it lasts
     stops: bool = False  # the sleeve orders nothing more and says why: a person must look
+
+    run: "Callable[[Fault, Path], list[str]] | None" = None  # a whole worker's instead, once
+    refused: bool = False  # a second process is refused and says why; the first goes on
+
+    @property
+    def strikes(self) -> dict[str, int]:
+        return PLACES if self.run is None else {"holding": PLACES["holding"]}
 
     @property
     def seconds(self) -> float:
@@ -121,6 +128,8 @@ class Fault:
     def then(self) -> str:
         if self.halts:
             return "halts; a restart goes on"
+        if self.refused:
+            return "is refused; the first goes on"
         return "stops; a person compares" if self.stops else "goes on by itself"
 
 
@@ -170,6 +179,8 @@ def said(fault: Fault, root: Path, before: int, times: int = 1) -> bool:
 
 def survive(fault: Fault, place: int, root: Path) -> list[str]:
     """Trade a script, struck by a fault after ``place`` bars; return what does not hold."""
+    if fault.run is not None:
+        return fault.run(fault, root)
     with market(root, FRAME) as found:
         scene = Scene.set(root, found)
         try:

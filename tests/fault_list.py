@@ -11,6 +11,7 @@ import pytest
 from fake_tws import FakeTws, Once, Point, Reply, Request
 from fake_tws import Ticket as Typed
 from fault_kit import Act, Fault, Scene, linked, nothing
+from fault_worlds import AGENT_FAULTS, FEED_FAULTS, GATEWAY_FAULTS
 from ibkr_kit import SYMBOL
 
 from core.errors import CorruptFile
@@ -294,4 +295,13 @@ ANSWERS = [
     once("a warning comes after the fill (399)", Once.WARN),
 ]  # fmt: skip
 
-FAULTS = [*LINK, *ORDERS, *ANSWERS, *DAYS, *MACHINE]
+FAULTS = [
+    *LINK,
+    *ORDERS,
+    *ANSWERS,
+    *DAYS,
+    *MACHINE,
+    *AGENT_FAULTS,
+    *FEED_FAULTS,
+    *GATEWAY_FAULTS,
+]

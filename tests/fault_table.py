@@ -35,16 +35,19 @@ def results_of(report: Path) -> dict[tuple[str, str], str]:
 
 
 def all_held() -> dict[tuple[str, str], str]:
-    return {(where, fault.name): HELD for where in PLACES for fault in FAULTS}
+    return {(where, fault.name): HELD for fault in FAULTS for where in fault.strikes}
 
 
 def table(results: Results) -> str:
     """Return the table in Markdown."""
     lines = ["| fault | flat | holding | told as | within | then |", "|---|---|---|---|---|---|"]
     for fault in FAULTS:
-        struck = [results.get((where, fault.name), NOT_RUN) for where in PLACES]
+        struck = [
+            results.get((where, fault.name), NOT_RUN) if where in fault.strikes else ""
+            for where in PLACES
+        ]
         within = (f"{fault.seconds:g} s" if fault.waits else "at once") if fault.says else ""
-        told = fault.says.replace("|", " or ")
+        told = fault.says.replace(".*", "").replace("|", " or ")
         cells = [fault.name, *struck, told, within, fault.then]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -210,7 +210,7 @@ class Trading:
         self.ledger.close()
 
 
-def audit(root: Path, exchange: WatchedExchange, foreign: float = 0.0) -> list[str]:
+def audit(root: Path, exchange: WatchedExchange) -> list[str]:
     """Hold the ledger against the broker's own books; return every difference."""
     wrong = [f"{ref}: sent before its intent was written" for ref in exchange.blind]
     with LedgerReader(root / "ledger.db") as reader:
@@ -234,15 +234,21 @@ def audit(root: Path, exchange: WatchedExchange, foreign: float = 0.0) -> list[s
     for base in sorted(told.keys() | booked.keys()):
         if told.get(base, 0.0) != booked.get(base, 0.0):
             wrong.append(f"{base}: broker {told.get(base, 0.0)}, ledger {booked.get(base, 0.0)}")
-    held = sum(position.shares for position in exchange.positions.values()) - foreign
-    shares = books[-1].shares if books else 0.0
-    if held != shares:
-        wrong.append(f"shares: broker {held}, ledger {shares}")
+    newest_books = {book.agent: book for book in books}
+    held: dict[str, float] = {}
+    for position in exchange.positions.values():
+        held[position.symbol] = held.get(position.symbol, 0.0) + position.shares
+    known = dict.fromkeys(held, 0.0)
+    for book in newest_books.values():
+        known[book.symbol] = known.get(book.symbol, 0.0) + book.shares
+    for symbol, shares in known.items():
+        if held.get(symbol, 0.0) != shares:
+            wrong.append(f"{symbol}: broker {held.get(symbol, 0.0)} shares, ledger {shares}")
+    wrong += [f"{name}: {n} shares, nobody sells short" for name, n in held.items() if n < 0.0]
     cash = exchange.cash_of(exchange.accounts[0])
-    if books and abs(books[-1].cash - cash) > 1e-6:
-        wrong.append(f"cash: broker {cash!r}, ledger {books[-1].cash!r}")
-    if held < 0.0:
-        wrong.append(f"shares: {held} at the broker, nobody sells short")
+    own = sum(book.cash for book in newest_books.values())
+    if books and abs(own - cash) > 1e-6:
+        wrong.append(f"cash: broker {cash!r}, ledger {own!r}")
     return wrong
 
 

@@ -8,14 +8,14 @@ sleeve went on by itself, or ended and said why. ``make faults`` makes a table o
 from pathlib import Path
 
 import pytest
-from fault_kit import PLACES, Fault, survive
+from fault_kit import Fault, survive
 from fault_list import FAULTS
 from fault_table import strike_id
 
 STRIKES = [
     pytest.param(fault, place, id=strike_id(where, fault.name))
     for fault in FAULTS
-    for where, place in PLACES.items()
+    for where, place in fault.strikes.items()
 ]
 
 

@@ -91,14 +91,24 @@ class Link:
             self._thread.join(self.pace.connect + self.pace.patience)
 
     def call(self, ask: Callable[[IB], Awaitable[Answer]], seconds: float) -> Answer:
-        """Run something in the link's thread from another; ``BrokerUnavailable`` without answer."""
+        """Run something in the link's thread from another.
+
+        Raises ``BrokerUnavailable`` without an answer, ``NotAllowed`` once no link may be made.
+        """
 
         async def asking() -> Answer:
             if self._ib is None:
                 raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'not connected yet'})")
             return await asyncio.wait_for(ask(self._ib), seconds)
 
-        future = asyncio.run_coroutine_threadsafe(asking(), self._loop)
+        coroutine = asking()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError as error:  # the thread has ended, and its loop with it
+            coroutine.close()
+            if self.refused is not None:
+                raise NotAllowed(str(self.refused)) from error
+            raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'closed'})") from error
         try:
             return future.result(seconds + 1.0)
         except (TimeoutError, ConnectionError, RequestError) as error:
