@@ -28,6 +28,7 @@ from serving.ledger import LedgerReader, rows
 from serving.worker import Worker
 
 AGENTS = ("solo", "pair")
+PATIENT = replace(FAST, patience=10.0, connect=20.0)  # the link is not what is struck here
 BARS = 9  # of trading: the misdeeds begin with the fifth
 
 
@@ -79,7 +80,7 @@ def misdeed(what: str) -> Callable[[Fault, Path], list[str]]:
                 ReplayFeed(_frames(), BARS),
                 shelf=shelf,
                 desk=gateway(home, shelf.root, what, HASTY),
-                broker=IbkrBroker(Access(port=remote.port, client_id=7), FAST),
+                broker=IbkrBroker(Access(port=remote.port, client_id=7), PATIENT),
                 environment={},
             )
             wrong = [] if worker.run().finished else ["the session did not end"]
