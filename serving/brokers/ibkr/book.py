@@ -67,6 +67,13 @@ class _Booked:
     commission: float = 0.0
 
 
+LOST = (
+    "{}: it worked when IBKR was last asked; now IBKR has no word of it, and the account holds "
+    "{:+,.0f} {} that no sleeve bought or sold. It filled on a day whose executions IBKR no longer "
+    "tells; compare with the statement, then begin a new session"
+)
+
+
 @dataclass(slots=True)
 class OrderBook:
     """Not thread-safe: its owner locks."""
@@ -85,7 +92,8 @@ class OrderBook:
     _due: dict[str, set[str]] = field(default_factory=dict)  # bases perhaps unbooked, by agent
     _touched: dict[str, set[str]] = field(default_factory=dict)  # orders with news, by agent
     _filled: dict[str, float] = field(default_factory=dict)  # shares by order_ref
-    lost: dict[str, str] = field(default_factory=dict)  # by order_ref: why its fate is unknown
+    doubted: dict[str, float] = field(default_factory=dict)  # gone without a word: foreign then
+    lost: dict[str, str] = field(default_factory=dict)  # why a fate is unknown; "" till asked again
     _restored: set[str] = field(default_factory=set)  # at work when the ledger was read
     _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
     _reported: dict[str, Report] = field(default_factory=dict)
@@ -144,24 +152,22 @@ class OrderBook:
         return events + self._compare(answer.positions)
 
     def _miss(self, gone: set[str], positions: dict[str, float]) -> None:
-        """Tell orders that ended unseen from those that filled on a day that is told no more."""
-        self.lost = {ref: why for ref, why in self.lost.items() if not self._is_filled(ref)}
-        for order_ref in gone - self.lost.keys():
+        """Tell orders that ended unseen from those that filled on a day that is told no more.
+
+        A fill may lie between the answers about executions and positions: two answers decide.
+        """
+        for order_ref in gone - self.doubted.keys():
+            self.doubted[order_ref] = self.foreign.get(self.tickets[order_ref].symbol, 0.0)
+        doubted, self.doubted = self.doubted, {}
+        suspects, self.lost = self.lost, {}
+        for order_ref, foreign in doubted.items():
             ticket = self.tickets[order_ref]
             left = ticket.shares - self.filled(order_ref)
-            beyond = positions.get(ticket.symbol, 0.0) - self._own(ticket.symbol)
-            fresh = beyond - self.foreign.get(ticket.symbol, 0.0)
+            fresh = positions.get(ticket.symbol, 0.0) - self._own(ticket.symbol) - foreign
             if 0.0 < fresh * left <= left * left:
-                self.lost[order_ref] = (
-                    f"{order_ref}: it worked when IBKR was last asked; now IBKR has no word of it, "
-                    f"and the account holds {fresh:+,.0f} {ticket.symbol} that no sleeve bought or "
-                    "sold. It filled on a day whose executions IBKR no longer tells; compare with "
-                    "the statement, then begin a new session"
-                )
-
-    def _is_filled(self, order_ref: str) -> bool:
-        left = self.tickets[order_ref].shares - self.filled(order_ref)
-        return left * self.tickets[order_ref].shares <= 0.0
+                self.doubted[order_ref] = foreign
+                again = order_ref in suspects
+                self.lost[order_ref] = LOST.format(order_ref, fresh, ticket.symbol) if again else ""
 
     def _own(self, symbol: str) -> float:
         """Return the shares that the sleeves hold of a symbol, booked or not yet."""

@@ -320,10 +320,16 @@ class IbkrBroker:
         return None
 
     def lost(self, agent: str) -> str:
+        if "" in self._lost(agent):
+            self.ask()
+        if "" in (found := self._lost(agent)):
+            raise BrokerUnavailable("what became of an order is not sure yet")
+        return "; ".join(found)
+
+    def _lost(self, agent: str) -> list[str]:
         with self._lock:
-            reasons = [why for ref, why in self._book.lost.items()
-                       if self._book.tickets[ref].agent == agent]  # fmt: skip
-        return "; ".join(reasons)
+            tickets, lost = self._book.tickets, self._book.lost
+            return [why for ref, why in lost.items() if tickets[ref].agent == agent]
 
     # -- asked by the worker
 
