@@ -130,8 +130,8 @@ class OrderBook:
 
     # -- from IBKR
 
-    def hear(self, answer: Answer) -> list[tuple[str, str]]:
-        """Take a complete answer; return what is out of the ordinary."""
+    def hear(self, answer: Answer, whole: bool = True) -> list[tuple[str, str]]:
+        """Take an answer; return what is out of the ordinary. ``whole``: completed orders too."""
         events = []
         before = {*self.open, *self.afloat}
         working = {*self.open, *self._restored}
@@ -144,14 +144,16 @@ class OrderBook:
         self.known |= self.open.keys() | completed
         for told in answer.executions:
             self.execute(told)
-        self._miss(working - self.open.keys() - completed, answer.positions)
+        self._miss(working - self.open.keys(), completed if whole else None, answer.positions)
         for seen in answer.open_orders:
             if not self.ours(seen) and seen.perm_id not in self.strangers:
                 self.strangers.add(seen.perm_id)
                 events.append(("foreign order", f"{seen.text}: not ours, left alone"))
         return events + self._compare(answer.positions)
 
-    def _miss(self, gone: set[str], positions: dict[str, float]) -> None:
+    def _miss(
+        self, gone: set[str], completed: set[str] | None, positions: dict[str, float]
+    ) -> None:
         """Tell orders that ended unseen from those that filled on a day that is told no more.
 
         A fill may lie between the answers about executions and positions: two answers decide.
@@ -164,10 +166,11 @@ class OrderBook:
             ticket = self.tickets[order_ref]
             left = ticket.shares - self.filled(order_ref)
             fresh = positions.get(ticket.symbol, 0.0) - self._own(ticket.symbol) - foreign
-            if 0.0 < fresh * left <= left * left:
+            if order_ref not in (completed or ()) and 0.0 < fresh * left <= left * left:
                 self.doubted[order_ref] = foreign
-                again = order_ref in suspects
-                self.lost[order_ref] = LOST.format(order_ref, fresh, ticket.symbol) if again else ""
+                sure = completed is not None and order_ref in suspects
+                words = LOST.format(order_ref, fresh, ticket.symbol)
+                self.lost[order_ref] = words if sure else suspects.get(order_ref, "")
 
     def _own(self, symbol: str) -> float:
         """Return the shares that the sleeves hold of a symbol, booked or not yet."""

@@ -197,7 +197,7 @@ class IbkrBroker:
             raise
         answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
         with self._lock:
-            self._events += self._book.hear(answer)
+            self._events += self._book.hear(answer, completed_too)
 
     def ask(self) -> None:
         """Ask IBKR for all it knows; ``BrokerUnavailable`` without an answer."""
@@ -320,7 +320,7 @@ class IbkrBroker:
         return None
 
     def lost(self, agent: str) -> str:
-        if "" in self._lost(agent):
+        if "" in self._lost(agent):  # a cancelled one is among the completed
             self.ask()
         if "" in (found := self._lost(agent)):
             raise BrokerUnavailable("what became of an order is not sure yet")
