@@ -57,7 +57,7 @@ crash: $(STAMP) ## kill -9 between ledger and broker, RUNS times (1000), drawn f
 soak: $(STAMP) ## a month of minutes with ten agents and random faults; SESSIONS of 390 bars (21)
 	$(BIN)/python -m bench.soak --sessions $(SESSIONS)
 
-bench: $(PEERS)/.installed ## speed beside the peers, about an hour; QUICK=1: five minutes; ONLY=engine,ppo
+bench: $(PEERS)/.installed ## speed beside the peers, long; QUICK=1: short samples; ONLY=engine,ppo
 	@$(BIN)/python -m bench.run --peers $(PEERS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 evidence: $(STAMP) ## measure the gate on markets with and without an edge: hours, resumable

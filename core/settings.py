@@ -113,8 +113,8 @@ class Agent(Section):
     train_on: Symbol | None = None  # learn on, and look at, this symbol; trade `symbol`
     limits: dict[str, Any] = {}  # overrides of `risk:`, keys and types of RiskLimits
     schedule: Literal["weekly", "monthly", "none"] = "weekly"
-    # What becomes of orders and shares when it is stopped by the kill switch or the watchdog: hold
-    # cancels every order, protect all but stops and targets, flatten sells the shares as well.
+    # What becomes of orders and shares when it is stopped by the kill switch: hold cancels
+    # every order, protect all but stops and targets, flatten sells the shares as well.
     when_stopped: Literal["hold", "protect", "flatten"] = "protect"
     demonstration: bool = False  # runs in `ratchet demo` only; never scheduled or served by default
 
