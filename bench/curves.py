@@ -4,7 +4,8 @@
 
 The slow path is stock RLlib: its environment runner on single environments, its connectors, replay
 buffer and learners, with the same hyper-parameters. PPO's networks are ours, differentiated by
-RLlib; SAC's are RLlib's own, of the same size, which start from other weights. Every point is the
+RLlib; SAC's are RLlib's own, of the same size, which start from other weights. Both roll out as
+many accounts side by side, so that their policies are as old when they act. Every point is the
 mean log return per bar on rows that nobody learned on, without exploration, as a share of what the
 best policy of dynamic programming earns there; mean and standard deviation over the seeds.
 """
@@ -33,9 +34,11 @@ from training.learn import Lesson, build, decide
 from training.local import quiet
 from training.ppo import PpoModule
 from training.rewards import find_reward
+from training.sac import BARS_PER_ITERATION
 from training.spaces import target_weight
 
 BARS, SPLIT, STRETCHES = 20_000, 14_000, 32
+ENVIRONMENTS = {"ppo": Environment(), "sac": Environment(accounts=32)}
 MARKET = KnownMarket(strength=0.006)
 DATASET = known_dataset(MARKET, BARS, np.random.default_rng(0))
 SETTINGS: dict[str, Ppo | Sac] = {
@@ -69,7 +72,7 @@ def lesson(settings: Ppo | Sac, seed: int) -> Lesson:
         validation_rows=(SPLIT - 1_000, SPLIT),
         scaler=Scaler.fit(DATASET.table[:SPLIT], DATASET.spec),
         rules=known_rules(MARKET),
-        environment=Environment(),
+        environment=ENVIRONMENTS["ppo" if isinstance(settings, Ppo) else "sac"],
         reward="log_return",
         hyperparameters=settings,
         seed=seed,
@@ -147,12 +150,12 @@ def stock(task: Lesson) -> Any:
             use_kl_loss=False,
             grad_clip=0.5,
             grad_clip_by="global_norm",
-            train_batch_size_per_learner=Environment().accounts * settings.rollout_bars,
+            train_batch_size_per_learner=task.environment.accounts * settings.rollout_bars,
             minibatch_size=settings.minibatch,
             num_epochs=settings.epochs,
         )
         config = config.env_runners(
-            num_env_runners=0, num_envs_per_env_runner=Environment().accounts
+            num_env_runners=0, num_envs_per_env_runner=task.environment.accounts
         )
         model = {"hidden": settings.hidden, "device": "cpu", "seed": task.seed}
         config = config.rl_module(
@@ -174,7 +177,9 @@ def stock(task: Lesson) -> Any:
         )
         config = (
             config.env_runners(
-                num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=8
+                num_env_runners=0,
+                num_envs_per_env_runner=task.environment.accounts,
+                rollout_fragment_length=BARS_PER_ITERATION,
             )
             .rl_module(model_config=network | {"head_fcnet_hiddens": []})
             .reporting(

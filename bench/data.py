@@ -25,10 +25,10 @@ def write_learning(folder: Path, quick: bool) -> None:
 
 def write_paths(folder: Path, quick: bool) -> None:
     """Write the histories that ``bench.paths`` trades, (bars, paths) of each column."""
-    from bench.sides import paths_of
+    from bench import sides
     from pipelines.histories import History
 
-    frames = [History("bootstrapped", number).bars() for number in range(paths_of(quick))]
+    frames = [History("bootstrapped", number).bars() for number in range(sides.PATHS)]
     names = ("open", "high", "low", "close", "volume")
     columns = {n: np.column_stack([frame[n].to_numpy() for frame in frames]) for n in names}
     np.savez(folder / "paths.npz", **columns)  # type: ignore[arg-type]

@@ -4,37 +4,35 @@
 
 Contenders of a row are processes that wait for each other: A B C, A B C, …; the first round is a
 warm-up and is thrown away, the figures are medians of the others. Rows that stand in the results
-file of this commit already are not measured again, so an interrupted run goes on where it was.
+file of this commit already are not measured again, so an interrupted run goes on where it was. A
+contender that fails or does not answer in time costs its own line, never the others'; it is tried
+again by the next run.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import select
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import results, table
-from bench.rows import ROWS, Contender, Limit, Row
+from bench.process import BenchError, Process, output_of
+from bench.rows import ROWS, Limit, Row
+from bench.table import RATCHET
 from core.home import PROJECT
 
-VENVS = {"learners": ".", "vectorbt": "vectorbt", "nautilus": "nautilus"}
 SAMPLES = 5
-ANSWER_SECONDS = 900.0
-THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
+# A row ends after the round in which its budget is spent, so the sum of them bounds a whole run.
+# These are for what hangs: a busy machine should be slow, not fail.
+QUICK_ANSWER_SECONDS, ANSWER_SECONDS = 240.0, 900.0
 
-
-class BenchError(Exception):
-    """A contender that did not answer, or an argument that names no row."""
+Failed = dict[str, str]  # label -> why
 
 
 def say(text: str) -> None:
@@ -43,101 +41,15 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def python_of(venv: str, folder: Path) -> str:
-    """Return the interpreter of a contender's virtual environment."""
-    if venv not in VENVS:
-        return sys.executable
-    path = folder / VENVS[venv] / "bin" / "python"
-    if not path.exists():
-        raise BenchError(f"{path}: not there; `make bench` installs the peers")
-    return str(path)
-
-
-class Process:
-    """A contender at work."""
-
-    def __init__(
-        self,
-        contender: Contender,
-        row: Row,
-        folder: Path,
-        quick: bool,
-        venvs: Path,
-        core: int | None,
-    ) -> None:
-        self.label = contender.label
-        self._log = folder / f"{contender.label.replace('/', '-')}.log"
-        seconds = row.quick_seconds if quick else row.seconds
-        command = [python_of(contender.venv, venvs), "-m", contender.module, contender.name]
-        command += ["--folder", str(folder), "--seconds", str(seconds)]
-        command += ["--quick"] if quick else []
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=PROJECT,
-                env={**os.environ, **THREADS, "PYTHONWARNINGS": "ignore"},
-                start_new_session=True,
-            )
-        try:
-            self.ready: Mapping[str, Any] = self._answer()["ready"]
-        except BenchError:
-            self.end()
-            raise
-        if core is not None:  # from here on: getting ready may use the whole machine
-            _pin(self._process.pid, core)
-
-    def sample(self) -> dict[str, float]:
-        """Ask for one sample."""
-        stdin = self._process.stdin
-        if stdin is None:
-            raise BenchError(f"{self.label}: has no input")
-        with contextlib.suppress(BrokenPipeError):  # it ended: the answer says how
-            stdin.write("go\n")
-            stdin.flush()
-        return self._answer()
-
-    def end(self) -> None:
-        """End it and whatever it started: without more lines it ends by itself."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-        for signal_ in (None, signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                if signal_ is not None:
-                    os.killpg(self._process.pid, signal_)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-                break
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-    def _answer(self) -> dict[str, Any]:
-        stdout = self._process.stdout
-        if stdout is None or not select.select([stdout], [], [], ANSWER_SECONDS)[0]:
-            raise BenchError(f"{self.label} has not answered for {ANSWER_SECONDS:.0f} s")
-        line = stdout.readline()
-        if not line:
-            self._process.wait()
-            tail = self._log.read_text(errors="replace").strip().splitlines()[-4:]
-            raise BenchError(f"{self.label} ended: {' / '.join(tail) or 'it said nothing'}")
-        return json.loads(line)  # type: ignore[no-any-return]
-
-
-def _pin(process: int, core: int) -> None:
-    """Keep every thread of a process, and those to come, on one core."""
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread.name), {core})
+def patience(quick: bool) -> float:
+    """Return the seconds after which a contender counts as hung."""
+    return QUICK_ANSWER_SECONDS if quick else ANSWER_SECONDS
 
 
 @contextlib.contextmanager
-def started(row: Row, quick: bool, venvs: Path) -> Iterator[list[Process]]:
-    """Start the contenders of a row, one after the other; end them all."""
-    running: list[Process] = []
+def started(row: Row, quick: bool, venvs: Path, failed: Failed) -> Iterator[list[Process]]:
+    """Start the contenders of a row side by side, yield those that got ready; end them all."""
+    begun: list[Process] = []
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
     core = max(cores) if row.one_core and hasattr(os, "sched_setaffinity") else None
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as name:
@@ -145,52 +57,91 @@ def started(row: Row, quick: bool, venvs: Path) -> Iterator[list[Process]]:
         row.write(folder, quick)
         try:
             for contender in (row.ratchet, *row.peers):
-                say(f"  {contender.label}: getting ready")
-                running.append(Process(contender, row, folder, quick, venvs, core))
-            yield running
+                with _noting(failed, contender.label):
+                    begun.append(Process(contender, row, folder, quick, venvs))
+            ready = []
+            for process in begun:
+                with _noting(failed, process.label):
+                    process.wait_until_ready(patience(quick), core)
+                    ready.append(process)
+                    say(f"  {process.label}: ready")
+            yield ready
         finally:
-            for process in running:
+            for process in begun:
                 process.end()
+
+
+@contextlib.contextmanager
+def _noting(failed: Failed, label: str) -> Iterator[None]:
+    try:
+        yield
+    except BenchError as problem:
+        failed[label] = str(problem)
+        say(f"  failed: {problem}")
 
 
 def measure(row: Row, quick: bool, venvs: Path) -> dict[str, Any]:
     """Return what the JSON holds of one row."""
-    with started(row, quick, venvs) as running:
-        taken: dict[str, list[dict[str, float]]] = {process.label: [] for process in running}
-        for round_ in range(SAMPLES + 1):
-            for process in running:
-                taken[process.label].append(process.sample())
-            say(f"  round {round_} of {SAMPLES}" + (" (warm-up)" if round_ == 0 else ""))
-        return {
-            "name": row.name,
-            "work": row.work,
-            "unit": row.unit,
-            "clock": "processor" if row.one_core else "seconds",
-            "cores": 1 if row.one_core else len(os.sched_getaffinity(0)),
-            "fastest": row.fastest,
-            "asked": dict(row.asked),
-            "notes": list(row.notes),
-            "contenders": {process.label: dict(process.ready) for process in running},
-            "samples": {label: samples[1:] for label, samples in taken.items()},
-            "load": os.getloadavg()[0],
-        }
+    failed: Failed = {}
+    begun = time.monotonic()
+    with started(row, quick, venvs, failed) as running:
+        taken = take_turns(row, running, quick, failed)
+        contenders = {process.label: dict(process.ready) for process in running}
+    return {
+        "name": row.name,
+        "work": row.work,
+        "unit": row.unit,
+        "clock": "processor" if row.one_core else "seconds",
+        "cores": 1 if row.one_core else len(os.sched_getaffinity(0)),
+        "fastest": row.fastest,
+        "asked": dict(row.asked),
+        "notes": list(row.notes),
+        "contenders": contenders,
+        "samples": {label: samples for label, samples in taken.items() if samples},
+        "failed": failed,
+        "took_seconds": time.monotonic() - begun,
+        "load": os.getloadavg()[0],
+    }
+
+
+def take_turns(
+    row: Row, running: list[Process], quick: bool, failed: Failed
+) -> dict[str, list[dict[str, float]]]:
+    """Return the samples of every contender, round by round until the row's budget is spent.
+
+    One that fails drops out. Without Ratchet there is nothing to compare: the round ends.
+    """
+    begun, budget = time.monotonic(), row.quick_budget if quick else row.budget
+    taken: dict[str, list[dict[str, float]]] = {process.label: [] for process in running}
+    for round_ in range(0 if row.warm_up else 1, SAMPLES + 1):
+        for process in running:
+            if process.label in failed or RATCHET in failed:
+                continue
+            with _noting(failed, process.label):
+                sample = process.sample(patience(quick))
+                taken[process.label] += [sample] if round_ else []
+        spent, kind = time.monotonic() - begun, "" if round_ else " (warm-up)"
+        say(f"  round {round_} of {SAMPLES}{kind}, {spent:.0f} s")
+        if round_ and spent > budget:
+            if round_ < SAMPLES:
+                say(f"  its {budget:.0f} s are spent: medians of {round_}")
+            break
+    return {label: ([] if label in failed else samples) for label, samples in taken.items()}
 
 
 def hold(limit: Limit, quick: bool) -> dict[str, Any]:
     """Run the command of a limit; return what the JSON holds of it."""
     arguments = limit.quick_arguments if quick else limit.arguments
-    ended = subprocess.run(
-        [sys.executable, "-m", limit.module, *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **THREADS},
-        capture_output=True,
-        text=True,
-        timeout=ANSWER_SECONDS,
-    )
-    if ended.returncode:
-        raise BenchError(f"bench {limit.name}: {' / '.join(ended.stderr.splitlines()[-4:])}")
-    printed = json.loads(ended.stdout)
-    values, beside = limit.read(printed)
+    failed: Failed = {}
+    values: list[float] = []
+    beside: float | None = None
+    printed, begun = None, time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder,
+        _noting(failed, RATCHET),
+    ):
+        printed = json.loads(output_of((limit.module, *arguments), Path(folder), patience(quick)))
+        values, beside = limit.read(printed)
     return {
         "name": limit.name,
         "work": limit.work,
@@ -201,6 +152,8 @@ def hold(limit: Limit, quick: bool) -> dict[str, Any]:
         "beside": beside,
         "notes": list(limit.notes),
         "printed": printed,
+        "failed": failed,
+        "took_seconds": time.monotonic() - begun,
         "load": os.getloadavg()[0],
     }
 
@@ -218,25 +171,23 @@ def chosen(only: str | None) -> list[Row | Limit]:
 def run(rows: list[Row | Limit], quick: bool, again: bool, venvs: Path) -> int:
     """Measure what is missing, write it row by row, print the table; return the exit status."""
     file = results.file_of(PROJECT, quick, datetime.now(UTC))
-    kept = results.load(file, quick)
+    kept, begun = results.load(file, quick), time.monotonic()
     problems = []
     for number, row in enumerate(rows, 1):
-        if row.name in kept["rows"] and not again:
+        before = kept["rows"].get(row.name)
+        if before is not None and not before.get("failed") and not again:
             say(f"{number}/{len(rows)} {row.name}: measured already, in {file.name}")
             continue
-        say(f"{number}/{len(rows)} {row.name}: {row.work}")
-        try:
-            found = measure(row, quick, venvs) if isinstance(row, Row) else hold(row, quick)
-        except BenchError as problem:
-            problems.append(f"{row.name}: {problem}")
-            say(f"  failed: {problem}")
-            continue
+        passed = time.monotonic() - begun
+        say(f"{number}/{len(rows)} {row.name}: {row.work} (after {passed:.0f} s)")
+        found = measure(row, quick, venvs) if isinstance(row, Row) else hold(row, quick)
+        problems += [f"{row.name}: {why}" for why in found["failed"].values()]
         kept["rows"][row.name] = found
         results.save(file, kept)
     order = [row.name for row in ROWS]
     measured = sorted(kept["rows"].values(), key=lambda row: order.index(row["name"]))
     sys.stdout.write(table.text(measured) + "\n")
-    say(f"every sample, version and note: {file}")
+    say(f"took {time.monotonic() - begun:.0f} s; every sample, version and note: {file}")
     for problem in problems:
         say(f"error: {problem}")
     return 1 if problems else 0

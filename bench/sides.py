@@ -10,12 +10,7 @@ import numpy as np
 from bench.speak import Asked, Work, serve
 
 ACCOUNTS = 1_024
-PATHS, BARS, QUICK_PATHS = 256, 2_500, 64
-
-
-def paths_of(quick: bool) -> int:
-    """Return how many histories a backtest is made on."""
-    return QUICK_PATHS if quick else PATHS
+PATHS, BARS = 256, 2_500
 
 
 def engine(told: Asked) -> tuple[Work, dict[str, object]]:
@@ -89,7 +84,7 @@ def backtest(told: Asked) -> tuple[Work, dict[str, object]]:
     params = load_params(PROJECT / "params.yaml")
     spec = spec_from(params, "1d")
     rules = Rules.of(params.account, params.costs, params.risk)
-    datasets = [paths.history(number, spec) for number in range(paths_of(told.quick))]
+    datasets = [paths.history(number, spec) for number in range(PATHS)]
     first = max(dataset.first_row for dataset in datasets)
     rows = Window(first, min(first + BARS, *(len(dataset) for dataset in datasets)))
     scaler = Scaler.fit(datasets[0].table[first:], spec)
@@ -107,7 +102,24 @@ def backtest(told: Asked) -> tuple[Work, dict[str, object]]:
     }
 
 
-SIDES = {"engine": engine, "ppo": ppo, "sac": sac, "backtest": backtest}
+def retraining(told: Asked) -> tuple[Work, dict[str, object]]:
+    """A whole retraining of one agent, gate and registry included."""
+    import torch
+
+    from bench import retraining as both
+    from training.learn import train
+
+    torch.set_num_threads(1)
+    return both.prepare(told.folder / "ratchet", told.quick, train)
+
+
+SIDES = {
+    "engine": engine,
+    "ppo": ppo,
+    "sac": sac,
+    "backtest": backtest,
+    "retraining": retraining,
+}
 
 
 def prepare(told: Asked) -> tuple[Work, dict[str, object]]:

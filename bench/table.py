@@ -3,12 +3,14 @@
 Pure: samples in, numbers and text out. Knows no process and no file.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 HEADINGS = ("work", "against", "unit", "Ratchet", "peer", "ratio", "asked", "reached")
+RATCHET = "ratchet"  # label of our own side
 LEFT = 2  # columns that are text
 
 
@@ -23,7 +25,8 @@ class Line:
     theirs: float
     ratio: float
     asked: str
-    reached: bool | None  # None: nothing is asked of this line
+    reached: bool | None  # None: nothing is asked of this line, or nothing was measured
+    failed: bool = False  # one of both sides gave no figure
 
 
 def rate(sample: Mapping[str, float], clock: str) -> float:
@@ -37,26 +40,28 @@ def middle(samples: Sequence[Mapping[str, float]], clock: str) -> float:
 
 
 def lines(row: Mapping[str, Any]) -> list[Line]:
-    """Return the lines of one measured row (as the JSON holds it)."""
-    samples, clock = row["samples"], row["clock"]
-    ours = middle(samples["ratchet"], clock)
-    theirs = {name: middle(samples[name], clock) for name in row["asked"] if name in samples}
+    """Return the lines of one measured row (as the JSON holds it), one per peer."""
+    samples, clock, asked = row["samples"], row["clock"], row["asked"]
+    rates = {name: middle(taken, clock) for name, taken in samples.items()}
+    theirs = {name: rates[name] for name in asked if name in rates}
     fastest = max(theirs, key=lambda name: theirs[name]) if theirs else ""
+    ours = rates.get(RATCHET, math.nan)
     found = []
-    for name, rate_ in theirs.items():
-        least, only_fastest = row["asked"][name], row["fastest"]
-        concerned = not only_fastest or name == fastest
-        ratio = ours / rate_
+    for name, least in asked.items():
+        ratio = ours / rates.get(name, math.nan)
+        failed = math.isnan(ratio)
+        concerned = failed or not row["fastest"] or name == fastest
         found.append(
             Line(
                 row["work"],
                 name,
                 row["unit"],
                 ours,
-                rate_,
+                rates.get(name, math.nan),
                 ratio,
                 f"{least:g}×" if concerned else "",
-                ratio >= least if concerned else None,
+                ratio >= least if concerned and not failed else None,
+                failed,
             )
         )
     return found
@@ -64,16 +69,19 @@ def lines(row: Mapping[str, Any]) -> list[Line]:
 
 def limit_line(row: Mapping[str, Any]) -> Line:
     """Return the line of a row that is held against a limit, not against a peer."""
-    value, most = median(row["values"]), row["at_most"]
+    most, beside = row["at_most"], row.get("beside")
+    value = median(row["values"]) if row["values"] else math.nan
+    failed = math.isnan(value)
     return Line(
         row["work"],
         row["against"],
         row["unit"],
         value,
-        row.get("beside", float("nan")),
-        value if row["unit"] == "times" else float("nan"),
+        math.nan if beside is None else beside,
+        value if row["unit"] == "times" else math.nan,
         f"≤ {most:g}",
-        value <= most,
+        None if failed else value <= most,
+        failed,
     )
 
 
@@ -90,7 +98,7 @@ def all_lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 def figure(value: float) -> str:
     """Return three significant digits: 1.23, 45.6, 789, 12,300."""
-    if value != value:
+    if math.isnan(value):
         return "–"
     if value >= 1_000:
         digits = len(f"{value:.0f}") - 3
@@ -108,7 +116,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    reached = {True: "yes", False: "NO", None: ""}[line.reached]
+    reached = "failed" if line.failed else {True: "yes", False: "NO", None: ""}[line.reached]
     return (
         line.work,
         line.peer,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import results, run, speak, table
+from bench import process, results, run, speak, table
 from bench.rows import ROWS, Row
 
 
@@ -76,7 +76,7 @@ def test_the_table_is_aligned_and_has_a_line_per_peer() -> None:
     assert shown[2].endswith("|   30× |     yes |")
 
 
-def test_an_interrupted_run_goes_on_with_what_is_missing(
+def test_an_interrupted_run_goes_on_with_what_is_missing_or_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = ROWS[0], Row(**{**_fields(ROWS[0]), "name": "second"})
@@ -86,18 +86,85 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
 
     def measure(row: Row, quick: bool, venvs: Path) -> dict[str, Any]:
         asked.append(row.name)
-        if row.name == "second" and len(asked) == 2:
-            raise run.BenchError("gym-anytrading ended: no such module")
-        return measured(name=row.name)
+        failed = row.name == "second" and len(asked) == 2
+        samples = measured()["samples"]
+        if failed:
+            del samples["quick"]
+        problems = {"quick": "quick ended: no such module"} if failed else {}
+        return measured(name=row.name, samples=samples, failed=problems)
 
     monkeypatch.setattr(run, "measure", measure)
     assert run.run([first, second], True, False, tmp_path) == 1
-    assert "second: gym-anytrading ended: no such module" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "second: quick ended: no such module" in told.err
+    assert told.out.count("| quick   |") == 2  # the other peer's lines stay, and its own says so
+    assert told.out.count("failed |") == 1
     assert run.run([first, second], True, False, tmp_path) == 0
     assert asked == ["engine", "second", "second"]
     kept = json.loads(next((tmp_path / "bench" / "results").glob("*-quick.json")).read_text())
     assert list(kept["rows"]) == ["engine", "second"]
     assert kept["machine"]["cores"] >= 1
+
+
+class Contender:
+    """Answers samples, or fails in a round."""
+
+    def __init__(self, label: str, fails_in: int | None = None) -> None:
+        self.label, self.ready, self.asked, self._fails_in = label, {}, 0, fails_in
+
+    def sample(self, seconds: float) -> dict[str, float]:
+        self.asked += 1
+        if self.asked == self._fails_in:
+            raise process.BenchError(f"{self.label} has not answered for {seconds:.0f} s")
+        return {"amount": float(self.asked), "seconds": 1.0, "processor": 1.0}
+
+
+def _in_turns(*running: Contender, **changed: Any) -> tuple[dict[str, Any], run.Failed]:
+    failed: run.Failed = {}
+    row = Row(**{**_fields(ROWS[0]), **changed})
+    taken = run.take_turns(row, list(running), True, failed)  # type: ignore[arg-type]
+    return taken, failed
+
+
+def test_the_first_round_does_not_count_and_who_fails_loses_only_its_own_samples() -> None:
+    ours, slow = Contender("ratchet"), Contender("slow", fails_in=3)
+    taken, failed = _in_turns(ours, slow, Contender("fast"))
+    assert [sample["amount"] for sample in taken["ratchet"]] == [2, 3, 4, 5, 6]
+    assert len(taken["fast"]) == 5
+    assert (taken["slow"], slow.asked) == ([], 3)
+    assert failed == {"slow": "slow has not answered for 240 s"}
+
+
+def test_without_ratchet_a_row_ends() -> None:
+    fast = Contender("fast")
+    _, failed = _in_turns(Contender("ratchet", fails_in=2), fast)
+    assert list(failed) == ["ratchet"]
+    assert fast.asked == 1
+
+
+def test_rounds_end_when_their_seconds_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1_000, 15))
+    monkeypatch.setattr(run.time, "monotonic", lambda: float(next(clock)))
+    taken, failed = _in_turns(Contender("ratchet"), quick_budget=40.0)
+    assert len(taken["ratchet"]) == 2  # warm-up at 15, rounds at 30 and 45
+    assert not failed
+
+
+def test_a_row_that_cannot_be_measured_still_has_its_line() -> None:
+    lines = table.lines(measured(samples={}))
+    assert [(line.peer, line.failed, line.reached) for line in lines] == [
+        ("quick", True, None),
+        ("slow", True, None),
+    ]
+    row = {"work": "w", "against": "a", "unit": "ms", "values": [], "at_most": 2.0, "beside": None}
+    assert "failed" in table.text([row])
+
+
+def test_a_command_that_fails_or_hangs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(process.BenchError, match=r"bench\.no_such ended with status 1: .*no_such"):
+        process.output_of(["bench.no_such"], tmp_path, 30.0)
+    with pytest.raises(process.BenchError, match=r"http\.server has not ended after 0 s"):
+        process.output_of(["http.server", "0", "--bind", "127.0.0.1"], tmp_path, 0.2)
 
 
 def _fields(row: Any) -> dict[str, Any]:
@@ -131,16 +198,19 @@ def test_a_contender_that_cannot_start_says_why(tmp_path: Path) -> None:
     row = ROWS[0]
     assert isinstance(row, Row)
     broken = type(row.ratchet)("broken", "bench.peers.no_such_module", "x")
-    with pytest.raises(run.BenchError, match=r"broken ended: .*no_such_module"):
-        run.Process(broken, row, tmp_path, True, tmp_path, None)
+    begun = process.Process(broken, row, tmp_path, True, tmp_path)
+    with pytest.raises(process.BenchError, match=r"broken ended: .*no_such_module"):
+        begun.wait_until_ready(60.0, None)
+    begun.end()
 
 
 def test_ratchets_own_sides_make_samples(tmp_path: Path) -> None:
     row = ROWS[0]
     assert isinstance(row, Row)
-    process = run.Process(row.ratchet, row, tmp_path, True, tmp_path, None)
+    ours = process.Process(row.ratchet, row, tmp_path, True, tmp_path)
     try:
-        assert process.ready["accounts"] == 1_024
-        assert process.sample()["amount"] >= 1_024 * 50
+        ours.wait_until_ready(240.0, None)
+        assert ours.ready["accounts"] == 1_024
+        assert ours.sample(240.0)["amount"] >= 1_024 * 50
     finally:
-        process.end()
+        ours.end()

@@ -6,8 +6,9 @@ registry.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def build(lesson: Lesson) -> LocalAlgorithm:
         rows=lesson.train_rows,
         actions=lesson.actions,
         cash=lesson.cash,
+        device=lesson.device,
     )
     settings = lesson.hyperparameters
     algorithm: LocalAlgorithm
@@ -144,7 +146,12 @@ def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
 
 
 def validation_returns(algorithm: LocalAlgorithm, lesson: Lesson) -> np.ndarray:
-    """Return the log returns on the validation rows, after costs, no exploration, in time order.
+    """Return ``returns_of`` the learner's own decisions, without exploration."""
+    return returns_of(lesson, partial(decide, algorithm))
+
+
+def returns_of(lesson: Lesson, act: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the log returns of ``act`` on the validation rows, after costs, in time order.
 
     The rows are cut into equal stretches that are traded side by side, each beginning flat:
     several times faster than one account after the other, and no single halt decides.
@@ -167,8 +174,7 @@ def validation_returns(algorithm: LocalAlgorithm, lesson: Lesson) -> np.ndarray:
     )
 
     def weight(observation: np.ndarray) -> np.ndarray:
-        action = decide(algorithm, observation)
-        return target_weight(action, lesson.actions, lesson.rules.allow_short)
+        return target_weight(act(observation), lesson.actions, lesson.rules.allow_short)
 
     return play(market, weight, rows, stretches)
 

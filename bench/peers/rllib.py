@@ -41,24 +41,30 @@ def market_env(task: Lesson) -> gym.Env[Any, Any]:
 
 def stock(task: Lesson) -> Any:
     """Return RLlib's algorithm for a lesson, all its parts the default ones."""
-    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-
     gym.register(
         ENVIRONMENT,
         lambda **_: market_env(task),
         order_enforce=False,
         disable_env_checker=True,
     )
+    return configured(task).environment(ENVIRONMENT).build_algo()
+
+
+def configured(task: Lesson) -> Any:
+    """Return RLlib's configuration with the numbers of a lesson."""
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
     settings = task.hyperparameters
-    config = _ppo(task, settings) if isinstance(settings, Ppo) else _sac(task, settings)
+    config = _ppo(task, settings) if isinstance(settings, Ppo) else _sac(settings)
     model = DefaultModelConfig(
         fcnet_hiddens=list(settings.hidden),
         fcnet_activation="tanh",
         head_fcnet_hiddens=[],
         vf_share_layers=False,
     )
-    config = config.environment(ENVIRONMENT).rl_module(model_config=model)
-    return config.debugging(seed=task.seed, log_level="ERROR", log_sys_usage=False).build_algo()
+    return config.rl_module(model_config=model).debugging(
+        seed=task.seed, log_level="ERROR", log_sys_usage=False
+    )
 
 
 def _ppo(task: Lesson, settings: Ppo) -> Any:
@@ -85,7 +91,7 @@ def _ppo(task: Lesson, settings: Ppo) -> Any:
     )
 
 
-def _sac(task: Lesson, settings: Sac) -> Any:
+def _sac(settings: Sac) -> Any:
     from ray.rllib.algorithms.sac import SACConfig
 
     return (
@@ -113,17 +119,23 @@ def _sac(task: Lesson, settings: Sac) -> Any:
     )
 
 
+def module_of(algorithm: Any) -> Any:
+    """Return what RLlib's learner trains."""
+    return algorithm.learner_group._learner.module["default_policy"]
+
+
 def parameters_of(algorithm: Any) -> int:
     """Return how many numbers RLlib's learner trains."""
-    module = algorithm.learner_group._learner.module["default_policy"]
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return sum(p.numel() for p in module_of(algorithm).parameters() if p.requires_grad)
 
 
 def prepare(told: Asked) -> tuple[Work, dict[str, object]]:
-    """Return what trains PPO (environment steps) or SAC (updates)."""
+    """Return what trains PPO (environment steps) or SAC (updates), or retrains a whole agent."""
     import torch
 
     torch.set_num_threads(1)
+    if told.contender == "retraining":
+        return retraining(told)
     settings: Ppo | Sac = Ppo() if told.contender == "ppo" else Sac()
     count = steps if isinstance(settings, Ppo) else updates(settings.batch)
     start(Home(told.folder))  # RLlib puts its configuration into a cluster's object store
@@ -137,6 +149,15 @@ def prepare(told: Asked) -> tuple[Work, dict[str, object]]:
         return done - before
 
     return work, {"parameters": parameters_of(algorithm), **settings.model_dump(mode="json")}
+
+
+def retraining(told: Asked) -> tuple[Work, dict[str, object]]:
+    """Return the work of a whole retraining whose trainings are RLlib's own."""
+    from bench import retraining as both
+    from bench.peers.rllib_training import train
+
+    start(Home(told.folder / "rllib"))
+    return both.prepare(told.folder / "rllib", told.quick, train)
 
 
 if __name__ == "__main__":
