@@ -165,7 +165,9 @@ def test_every_reward_trains(reward: str) -> None:
 def test_the_device_comes_from_the_environment() -> None:
     assert device_name({}) == "cpu"
     assert device_name({"RATCHET_DEVICE": "CUDA"}) == "cuda"
-    with pytest.raises(ConfigError, match="RATCHET_DEVICE='gpu': expected one of cpu, cuda, tpu"):
+    with pytest.raises(
+        ConfigError, match="RATCHET_DEVICE='gpu': expected one of cpu, cuda, tpu, torch"
+    ):
         device_name({"RATCHET_DEVICE": "gpu"})
 
 

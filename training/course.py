@@ -15,6 +15,7 @@ from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
 from features.scaler import Scaler
+from training.device import device_name
 from training.lesson import Lesson, Trained
 from training.space import Space, space_for
 from training.splits import Fold, Timeline, Window
@@ -99,6 +100,7 @@ class Course:
             reports=self.params.search.reports,
             warm_start=self.warm_start,
             lived=self._lived(train),
+            device=device_name(),
         )
 
 

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from core.accounts import State, choose, open_accounts
+from core.arrays import Array
 from core.engine import Fills, PackedMarket, settle, submit
 from core.errors import NotEnoughData
 from core.risk import Rules, Verdict
@@ -20,6 +21,7 @@ from features.account import LIMIT, account_features
 from features.dataset import Dataset
 from features.observation import observation_columns, observe_rows
 from features.scaler import Scaler
+from training.device import arrays_on
 from training.rewards import Moments, Outcome, Reward, scaled
 from training.spaces import Actions, action_space, observation_space, target_weight
 from training.transitions import Transitions
@@ -31,12 +33,12 @@ Rows = tuple[int, int]  # first row, and one past the last
 class Step:
     """What one bar brought to ``n`` accounts."""
 
-    observation: np.ndarray  # float32 (n, D), of the new episode where one has just ended
-    reward: np.ndarray  # float32 (n,)
-    terminated: np.ndarray  # bool (n,): ruined or halted
-    truncated: np.ndarray  # bool (n,): end of the episode or of the data
-    last_observation: np.ndarray  # float32 (n, D), before any new episode
-    row: np.ndarray  # int (n,), the row that was lived through
+    observation: Array  # float32 (n, D), of the new episode where one has just ended
+    reward: Array  # float32 (n,)
+    terminated: Array  # bool (n,): ruined or halted
+    truncated: Array  # bool (n,): end of the episode or of the data
+    last_observation: Array  # float32 (n, D), before any new episode
+    row: Array  # int (n,), the row that was lived through
     state: State  # the books before any new episode
     verdict: Verdict  # what risk made of the actions
     fills: Fills  # what traded
@@ -52,6 +54,8 @@ class MarketBatch:
     Timing      decide on the close of a row, fill at the next open, reward at the next close
     Start       flat, with ``cash``, at a row drawn from ``rng``
     End         terminated: ruin or halt; truncated: ``episode_bars`` later, or the last row
+    Device      ``cpu``: NumPy; elsewhere market, accounts and what a step returns are torch
+                tensors that stay there (``training/device.py``); only starts are drawn here
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class MarketBatch:
         rows: Rows,
         actions: Actions,
         cash: float,
+        device: str = "cpu",
     ) -> None:
         first = max(rows[0], dataset.first_row)
         if rows[1] - first < 2:
@@ -77,36 +82,37 @@ class MarketBatch:
         self.n, self.rows, self.actions, self.cash = n, (first, rows[1]), actions, cash
         self.rules = rules
         self._settings, self._reward, self._rng = environment, reward, rng
-        self._market = PackedMarket.of(dataset.market)
-        self._scaled = scaler.transform(dataset.table)
+        self.xp, self.device = xp, where = arrays_on(device)
+        self._market = PackedMarket.of(dataset.market, xp, where)
+        self._scaled = xp.asarray(scaler.transform(dataset.table), device=where)
         self._window = dataset.spec.window
         self.width = len(observation_columns(dataset.spec))
         self.bound = max(dataset.spec.clip, LIMIT)  # of every number in an observation
-        self._fresh = open_accounts(n, len(dataset.market.symbols), cash)
+        self._fresh = open_accounts(n, len(dataset.market.symbols), cash, xp, where)
         self.state = self._fresh
-        self.row = np.full(n, first)
-        self._age = np.zeros(n, np.int64)
-        self._moments = Moments(n)
+        self.row = self._whole(np.full(n, first))
+        self._age = self._whole(np.zeros(n, np.int64))
+        self._moments = Moments(n, xp, where)
         self._bar = self._market.at(self.row)
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Array:
         """Open every account at a random row and return the first observation (n, D)."""
-        return self.begin(self._starts(np.ones(self.n, bool)))
+        return self.begin(self._drawn())
 
-    def begin(self, row: np.ndarray) -> np.ndarray:
+    def begin(self, row: Array) -> Array:
         """Open every account at its ``row`` (n,) and return the first observation (n, D)."""
         self.state = self._fresh
-        self._age = np.zeros(self.n, np.int64)
-        self._moments = Moments(self.n)
-        self.row = row
-        self._bar = self._market.at(row)
+        self._age = self._whole(np.zeros(self.n, np.int64))
+        self._moments = Moments(self.n, self.xp, self.device)
+        self.row = self._whole(row)
+        self._bar = self._market.at(self.row)
         return self._observe()
 
-    def step(self, action: np.ndarray) -> Step:
+    def step(self, action: Array) -> Step:
         """Decide, live through one bar, and begin a new episode where one has ended."""
         return self.trade(target_weight(action, self.actions, self.rules.allow_short))
 
-    def trade(self, weight: np.ndarray) -> Step:
+    def trade(self, weight: Array) -> Step:
         """Do what ``step`` does, given target weights (n, 1), NaN: hold."""
         before = self.state
         submission = submit(before, weight, self._bar, self.rules)
@@ -135,9 +141,9 @@ class MarketBatch:
             fills=settlement.fills,
         )
 
-    def observation(self, row: np.ndarray, account: np.ndarray) -> np.ndarray:
+    def observation(self, row: Array, account: Array) -> Array:
         """Return what accounts with features ``account`` (m, a) see at ``row`` (m,)."""
-        return np.asarray(observe_rows(self._scaled, row, self._window, account))
+        return observe_rows(self._scaled, row, self._window, account)
 
     def worth(self, lived: Transitions) -> np.ndarray:
         """Return the reward of what was lived through elsewhere, float32 (m,)."""
@@ -150,21 +156,26 @@ class MarketBatch:
         )
         return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
 
-    def _starts(self, ended: np.ndarray) -> np.ndarray:
-        first, stop = self.rows
-        return np.where(ended, self._rng.integers(first, stop - 1, self.n), self.row)
+    def _whole(self, numbers: Array) -> Array:
+        """Put integers where the accounts are."""
+        return self.xp.asarray(numbers, device=self.device)
 
-    def _begin_again(self, ended: np.ndarray, last: np.ndarray) -> np.ndarray:
+    def _drawn(self) -> Array:
+        first, stop = self.rows
+        return self._whole(self._rng.integers(first, stop - 1, self.n))
+
+    def _begin_again(self, ended: Array, last: Array) -> Array:
+        xp = self.xp
         self.state = choose(ended, self._fresh, self.state)
-        self._age = np.where(ended, 0, self._age)
-        self.row = self._starts(ended)
+        self._age = xp.where(ended, 0, self._age)
+        self.row = xp.where(ended, self._drawn(), self.row)
         self._bar = self._market.at(self.row)
-        observation, some = last.copy(), np.flatnonzero(ended)
+        observation, some = xp.asarray(last, copy=True), xp.nonzero(ended)[0]
         opened, rows = self.state.only(some), self.row[some]
         observation[some] = self.observation(rows, account_features(opened, self._market.at(rows)))
         return observation
 
-    def _rewarded(self, before: State, after: State, ended: np.ndarray) -> np.ndarray:
+    def _rewarded(self, before: State, after: State, ended: Array) -> Array:
         log_return = after.log_return
         outcome = Outcome(
             log_return=log_return,
@@ -176,7 +187,7 @@ class MarketBatch:
         self._moments.update(log_return, ended)
         return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> Array:
         return self.observation(self.row, account_features(self.state, self._bar))
 
 

@@ -36,7 +36,7 @@ class Lesson:
     cash: float = 100_000.0  # opening cash of every episode, account currency
     effort: float = 1.0  # multiplies the steps or updates of the hyperparameters
     reports: int = 5  # validation points, evenly spaced, the last at the end
-    device: str = "cpu"  # cpu, cuda or tpu
+    device: str = "cpu"  # cpu, cuda, tpu or torch-cpu: see ``training/device.py``
     warm_start: bytes | None = None  # ``Trained.weights`` (or a policy.onnx: critics start anew)
     lived: Transitions | None = None  # within the training rows; where SAC's replay begins
 

@@ -27,6 +27,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor, nn
 
+from core.arrays import Array, namespace
 from core.errors import TrainingError
 from core.settings import Ppo
 from training.environment import MarketBatch
@@ -248,24 +249,27 @@ class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
         advantage = advantages(
             trajectories, value, following, self.config.gamma, self.config.lambda_
         )
-        deviation = max(float(advantage.std()), 1e-4)
+        xp = namespace(advantage)
+        deviation = max(float(xp.std(advantage)), 1e-4)
         count = len(trajectories)
         return SampleBatch(
             {
                 Columns.OBS: trajectories.observation.reshape(count, -1),
                 Columns.ACTIONS: trajectories.action.reshape(count, *trajectories.action.shape[2:]),
                 Columns.ACTION_LOGP: trajectories.log_probability.reshape(count),
-                Postprocessing.ADVANTAGES: ((advantage - advantage.mean()) / deviation).reshape(-1),
+                Postprocessing.ADVANTAGES: ((advantage - xp.mean(advantage)) / deviation).reshape(
+                    -1
+                ),
                 Postprocessing.VALUE_TARGETS: (advantage + value).reshape(count),
             }
         )
 
     @torch.no_grad()
-    def _values(self, observation: np.ndarray) -> np.ndarray:
+    def _values(self, observation: Array) -> Array:
         module = self.learner.module[DEFAULT_MODULE_ID]
-        flat = torch.from_numpy(observation.reshape(-1, observation.shape[-1])).to(module.device)
-        value = module.compute_values({Columns.OBS: flat}).cpu().numpy()
-        return np.asarray(value.reshape(observation.shape[:-1]))
+        flat = torch.as_tensor(observation, device=module.device).flatten(0, -2)
+        value = module.compute_values({Columns.OBS: flat}).reshape(observation.shape[:-1])
+        return value.numpy() if isinstance(observation, np.ndarray) else value
 
 
 def ppo_config(

@@ -1,49 +1,62 @@
-"""Replay: past transitions as arrays, handed out as ready batches.
+"""Replay: past transitions as arrays, on the accounts' device, handed out as ready batches.
 
 An observation is a row of the shared feature table and the account's own few numbers, so that is
 what is kept: a fifth of the memory, and every sample is one gather. Knows no loss.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from core.arrays import Array
 from training.rollout import Trajectories
 from training.transitions import Transitions
 
-Observe = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Observe = Callable[[Array, Array], Array]
 # rows (m,), account features (m, a) -> observations float32 (m, D)
 
 
 class Replay:
     """The newest ``capacity`` transitions; the oldest make room."""
 
-    def __init__(self, capacity: int, account_columns: int, observe: Observe) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        account_columns: int,
+        observe: Observe,
+        xp: Any = np,
+        device: Any = None,
+    ) -> None:
         self._capacity, self._observe = capacity, observe
-        self._row = np.zeros(capacity, np.int64)
-        self._account = np.zeros((capacity, account_columns), np.float32)
-        self._next_account = np.zeros((capacity, account_columns), np.float32)
-        self._action = np.zeros((capacity, 1), np.float32)
-        self._reward = np.zeros(capacity, np.float32)
-        self._alive = np.zeros(capacity, np.float32)
+        self._xp, self._device = xp, device
+
+        def zeros(dtype: Any, *more: int) -> Array:
+            return xp.zeros((capacity, *more), dtype=dtype, device=device)
+
+        self._row = zeros(xp.int64)
+        self._account = zeros(xp.float32, account_columns)
+        self._next_account = zeros(xp.float32, account_columns)
+        self._action = zeros(xp.float32, 1)
+        self._reward, self._alive = zeros(xp.float32), zeros(xp.float32)
         self._newest = 0
         self.size = 0
 
     def add(self, trajectories: Trajectories) -> None:
         """Keep every transition of ``trajectories``; at most ``capacity`` at a time."""
-        a = self._account.shape[1]
+        xp, a = self._xp, self._account.shape[1]
         account = trajectories.observation[..., -a:]
-        following = np.concatenate([account[1:], trajectories.newest[None, :, -a:]])
+        following = xp.concat([account[1:], trajectories.newest[None, :, -a:]], axis=0)
         following[trajectories.truncated] = trajectories.last[:, -a:]
         count = len(trajectories)
-        where = (self._newest + np.arange(count)) % self._capacity
+        where = self._here((self._newest + np.arange(count)) % self._capacity)
         self._row[where] = trajectories.row.reshape(-1)
         self._account[where] = account.reshape(-1, a)
         self._next_account[where] = following.reshape(-1, a)
         self._action[where] = trajectories.action.reshape(-1, 1)
         self._reward[where] = trajectories.reward.reshape(-1)
         # What follows a termination is worth nothing and never looked at.
-        self._alive[where] = 1.0 - trajectories.terminated.reshape(-1)
+        self._alive[where] = 1.0 - xp.astype(trajectories.terminated.reshape(-1), xp.float32)
         self._newest = int((self._newest + count) % self._capacity)
         self.size = min(self.size + count, self._capacity)
 
@@ -53,21 +66,24 @@ class Replay:
         if not count:
             return
         where, newest = slice(0, count), slice(len(lived) - count, None)
-        self._row[where] = lived.row[newest]
-        self._account[where] = lived.account[newest]
-        self._next_account[where] = lived.next_account[newest]
-        self._action[where] = action[newest]
-        self._reward[where] = reward[newest]
-        self._alive[where] = lived.alive[newest]
+        self._row[where] = self._here(lived.row[newest])
+        self._account[where] = self._here(lived.account[newest])
+        self._next_account[where] = self._here(lived.next_account[newest])
+        self._action[where] = self._here(action[newest])
+        self._reward[where] = self._here(reward[newest])
+        self._alive[where] = self._here(lived.alive[newest].astype(np.float32))
         self._newest, self.size = count % self._capacity, count
 
-    def sample(self, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _here(self, numbers: np.ndarray) -> Array:
+        return self._xp.asarray(numbers, device=self._device)
+
+    def sample(self, count: int, rng: np.random.Generator) -> dict[str, Array]:
         """Return ``count`` transitions drawn with replacement, as float32 columns.
 
         ``obs`` and ``new_obs`` (count, D), ``actions`` (count, 1), ``rewards`` and ``alive``
         (count,): 0 where the account was terminated, else 1.
         """
-        drawn = rng.integers(0, self.size, count)
+        drawn = self._here(rng.integers(0, self.size, count))
         row = self._row[drawn]
         return {
             "obs": self._observe(row, self._account[drawn]),

@@ -2,15 +2,19 @@
 
 A reward is a function of arrays, ``fn(outcome, penalty) -> (n,)``; the four built-in ones have
 names, any other is given by import path, ``"package.module:function"``. All are in units of log
-return, so that one ``reward_scale`` fits them. Knows nothing of learners.
+return, so that one ``reward_scale`` fits them. The built-in ones hold for NumPy and torch; others
+are always given NumPy arrays, at the price of a copy where accounts live on a device. Knows
+nothing of learners.
 """
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+from core.arrays import Array, maximum, namespace, where
 from core.errors import ConfigError
 
 MEMORY_BARS = 50.0  # of the running moments
@@ -23,39 +27,39 @@ RISK_AVERSION = 20.0  # of a mean-variance trader at penalty 1
 class Outcome:
     """What one bar brought to ``n`` accounts; every array is float64 (n,)."""
 
-    log_return: np.ndarray  # of equity, after costs
-    drawdown: np.ndarray  # from the rolling peak, fraction, at this close
-    drawdown_before: np.ndarray  # at the close before
-    mean: np.ndarray  # running mean of log returns before this bar
-    mean_square: np.ndarray  # running mean of their squares before this bar
+    log_return: Array  # of equity, after costs
+    drawdown: Array  # from the rolling peak, fraction, at this close
+    drawdown_before: Array  # at the close before
+    mean: Array  # running mean of log returns before this bar
+    mean_square: Array  # running mean of their squares before this bar
 
 
-Reward = Callable[[Outcome, float], np.ndarray]
+Reward = Callable[[Outcome, float], Array]
 
 
-def log_return(outcome: Outcome, penalty: float) -> np.ndarray:
+def log_return(outcome: Outcome, penalty: float) -> Array:
     """Return the log return of equity."""
     return outcome.log_return
 
 
-def sharpe(outcome: Outcome, penalty: float) -> np.ndarray:
+def sharpe(outcome: Outcome, penalty: float) -> Array:
     """Return the differential Sharpe ratio, in units of a usual daily deviation.
 
     Moody & Saffell (2001), eq. 14: D = (B·ΔA − ½·A·ΔB) / (B − A²)^{3/2}.
     """
     a, b = outcome.mean, outcome.mean_square
-    deviation = np.sqrt(np.maximum(b - a * a, LEAST_DEVIATION**2))
+    deviation = maximum(b - a * a, LEAST_DEVIATION**2) ** 0.5
     gain_a, gain_b = outcome.log_return - a, outcome.log_return**2 - b
-    return np.asarray((b * gain_a - 0.5 * a * gain_b) / deviation**3 * USUAL_DEVIATION)
+    return (b * gain_a - 0.5 * a * gain_b) / deviation**3 * USUAL_DEVIATION
 
 
-def drawdown_penalty(outcome: Outcome, penalty: float) -> np.ndarray:
+def drawdown_penalty(outcome: Outcome, penalty: float) -> Array:
     """Return the log return less ``penalty`` × the growth of the drawdown."""
-    growth = np.maximum(outcome.drawdown - outcome.drawdown_before, 0.0)
-    return np.asarray(outcome.log_return - penalty * growth)
+    growth = maximum(outcome.drawdown - outcome.drawdown_before, 0.0)
+    return outcome.log_return - penalty * growth
 
 
-def volatility_penalty(outcome: Outcome, penalty: float) -> np.ndarray:
+def volatility_penalty(outcome: Outcome, penalty: float) -> Array:
     """Return the log return less a variance charge: ½ γ r², γ = ``RISK_AVERSION`` × penalty."""
     return outcome.log_return - 0.5 * RISK_AVERSION * penalty * outcome.log_return**2
 
@@ -90,7 +94,14 @@ def find_reward(name: str) -> Reward:
 
 
 def _checked(function: Reward, name: str) -> Reward:
-    def checked(outcome: Outcome, penalty: float) -> np.ndarray:
+    def checked(outcome: Outcome, penalty: float) -> Array:
+        if isinstance(outcome.log_return, np.ndarray):
+            return on_host(outcome, penalty)
+        host = Outcome(*(getattr(outcome, field.name).cpu().numpy() for field in fields(outcome)))
+        device: Any = outcome.log_return.device
+        return namespace(outcome.log_return).asarray(on_host(host, penalty), device=device)
+
+    def on_host(outcome: Outcome, penalty: float) -> np.ndarray:
         value = np.asarray(function(outcome, penalty), np.float64)
         if value.shape != outcome.log_return.shape:
             raise ConfigError(
@@ -107,19 +118,21 @@ def _checked(function: Reward, name: str) -> Reward:
 class Moments:
     """Running mean and mean square of each account's log returns."""
 
-    def __init__(self, n: int) -> None:
-        self.mean = np.zeros(n)
-        self.mean_square = np.full(n, USUAL_DEVIATION**2)
+    def __init__(self, n: int, xp: Any = np, device: Any = None) -> None:
+        self.mean = xp.zeros(n, dtype=xp.float64, device=device)
+        self.mean_square = xp.full((n,), USUAL_DEVIATION**2, dtype=xp.float64, device=device)
 
-    def update(self, returns: np.ndarray, ended: np.ndarray) -> None:
+    def update(self, returns: Array, ended: Array) -> None:
         """Take in one bar's returns (n,); accounts that ``ended`` (n,) start anew."""
         share = 1.0 / MEMORY_BARS
-        self.mean = np.where(ended, 0.0, self.mean + share * (returns - self.mean))
-        self.mean_square = np.where(
+        self.mean = where(ended, 0.0, self.mean + share * (returns - self.mean))
+        self.mean_square = where(
             ended, USUAL_DEVIATION**2, self.mean_square + share * (returns**2 - self.mean_square)
         )
 
 
-def scaled(outcome: Outcome, reward: Reward, penalty: float, scale: float) -> np.ndarray:
+def scaled(outcome: Outcome, reward: Reward, penalty: float, scale: float) -> Array:
     """Return ``scale`` × the reward as float32 (n,)."""
-    return (reward(outcome, penalty) * scale).astype(np.float32)
+    value = reward(outcome, penalty) * scale
+    xp = namespace(value)
+    return xp.astype(value, xp.float32)

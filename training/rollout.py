@@ -1,14 +1,14 @@
 """Rollouts: RLlib's EnvRunner for a batch of accounts, stepped and stored as whole arrays.
 
 RLlib's own runner builds Python objects for every step of every account; this one writes one row
-of (bars, accounts) arrays per step. Owns exploration and advantages; knows no loss.
+of (bars, accounts) arrays per step, NumPy's or tensors on the device the accounts live on. Owns
+exploration and advantages; knows no loss.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_runner import EnvRunner
@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
+from core.arrays import Array, namespace
 from training.environment import MarketBatch
 
 REWARD_PER_BAR = "reward_per_bar"
@@ -33,18 +34,19 @@ Explore = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 class Trajectories:
     """What ``n`` accounts lived through in ``bars`` bars; arrays are (bars, n, …)."""
 
-    row: np.ndarray  # int (bars, n) of the dataset, at the decision
-    observation: np.ndarray  # float32 (bars, n, D), at the decision
-    action: np.ndarray  # (bars, n) or (bars, n, 1)
-    log_probability: np.ndarray  # float32 (bars, n), of the action
-    reward: np.ndarray  # float32 (bars, n)
-    terminated: np.ndarray  # bool (bars, n)
-    truncated: np.ndarray  # bool (bars, n)
-    newest: np.ndarray  # float32 (n, D), the observation after the last bar
-    last: np.ndarray  # float32 (m, D), where an episode was truncated, in order of (bar, account)
+    row: Array  # int (bars, n) of the dataset, at the decision
+    observation: Array  # float32 (bars, n, D), at the decision
+    action: Array  # (bars, n) or (bars, n, 1)
+    log_probability: Array  # float32 (bars, n), of the action
+    reward: Array  # float32 (bars, n)
+    terminated: Array  # bool (bars, n)
+    truncated: Array  # bool (bars, n)
+    newest: Array  # float32 (n, D), the observation after the last bar
+    last: Array  # float32 (m, D), where an episode was truncated, in order of (bar, account)
 
     def __len__(self) -> int:
-        return int(self.reward.size)
+        bars, accounts = self.reward.shape
+        return int(bars * accounts)
 
 
 class MarketRunner(EnvRunner):  # type: ignore[misc]
@@ -57,17 +59,22 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         self._explore = explore
         self._noise = torch.Generator(module.device).manual_seed(module.model_config["seed"])
         self._observation = market.reset()
-        self._returns = np.zeros(market.n)
-        self._lengths = np.zeros(market.n, np.int64)
+        xp, device = market.xp, market.device
+        self._returns = xp.zeros(market.n, dtype=xp.float64, device=device)
+        self._lengths = xp.zeros(market.n, dtype=xp.int64, device=device)
 
     def sample(self, *, bars: int | None = None, **_: Any) -> Trajectories:
         """Step every account ``bars`` times, exploring, and return what happened."""
         bars = bars or self.config.get_rollout_fragment_length()
         n, width = self._observation.shape
-        observation = np.empty((bars, n, width), np.float32)
-        reward = np.empty((bars, n), np.float32)
-        terminated, truncated = np.empty((bars, n), bool), np.empty((bars, n), bool)
-        log_probability = np.empty((bars, n), np.float32)
+        xp = self.env.xp
+
+        def empty(dtype: Any, *more: int) -> Array:
+            return xp.empty((bars, n, *more), dtype=dtype, device=self.env.device)
+
+        observation = empty(xp.float32, width)
+        reward, log_probability = empty(xp.float32), empty(xp.float32)
+        terminated, truncated = empty(xp.bool), empty(xp.bool)
         rows, actions, last = [], [], []
         for bar in range(bars):
             observation[bar] = self._observation
@@ -89,31 +96,34 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, bars * n, reduce="sum")
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, bars * n, reduce="lifetime_sum")
         return Trajectories(
-            row=np.stack(rows),
+            row=xp.stack(rows),
             observation=observation,
-            action=np.stack(actions),
+            action=xp.stack(actions),
             log_probability=log_probability,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
             newest=self._observation,
-            last=np.concatenate(last) if last else np.empty((0, width), np.float32),
+            last=xp.concat([observation[0, :0], *last], axis=0),
         )
 
-    def _act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tensor = torch.from_numpy(observation).to(self.module.device)
+    def _act(self, observation: Array) -> tuple[Array, Array]:
+        tensor = torch.as_tensor(observation, device=self.module.device)
         inputs = self.module.forward_exploration({Columns.OBS: tensor})[Columns.ACTION_DIST_INPUTS]
         action, log_probability = self._explore(inputs, self._noise)
-        return action.cpu().numpy(), log_probability.cpu().numpy()
+        if self.env.device is not None:  # where the accounts live, too
+            return action, log_probability
+        return action.numpy(), log_probability.numpy()
 
-    def _count(self, reward: np.ndarray, ended: np.ndarray) -> None:
+    def _count(self, reward: Array, ended: Array) -> None:
         self._returns += reward
         self._lengths += 1
         if not ended.any():
             return
         finished = int(ended.sum())
-        self.metrics.log_value(EPISODE_RETURN_MEAN, float(self._returns[ended].mean()), window=20)
-        self.metrics.log_value(EPISODE_LEN_MEAN, float(self._lengths[ended].mean()), window=20)
+        returns, lengths = float(self._returns[ended].sum()), float(self._lengths[ended].sum())
+        self.metrics.log_value(EPISODE_RETURN_MEAN, returns / finished, window=20)
+        self.metrics.log_value(EPISODE_LEN_MEAN, lengths / finished, window=20)
         self.metrics.log_value(NUM_EPISODES, finished, reduce="sum")
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
@@ -139,32 +149,31 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
 
 def advantages(
     trajectories: Trajectories,
-    value: np.ndarray,
-    next_value: np.ndarray,
+    value: Array,
+    next_value: Array,
     discount: float,
     gae_lambda: float,
-) -> np.ndarray:
+) -> Array:
     """Return generalised advantages, float32 (bars, n).
 
     Schulman et al. (2016), eq. 16, over all accounts at once. ``next_value`` (bars, n) is the
     value of the observation after the bar, before any new episode begins; termination is worth
     nothing, truncation is worth what it would have gone on to be.
     """
-    alive = 1.0 - trajectories.terminated.astype(np.float32)
-    going_on = alive * (1.0 - trajectories.truncated.astype(np.float32))
+    xp = namespace(value)
+    alive = 1.0 - xp.astype(trajectories.terminated, xp.float32)
+    going_on = alive * (1.0 - xp.astype(trajectories.truncated, xp.float32))
     delta = trajectories.reward + discount * alive * next_value - value
-    advantage = np.empty_like(delta)
-    carried = np.zeros(delta.shape[1], np.float32)
+    advantage = xp.empty_like(delta)
+    carried = xp.zeros_like(delta[0])
     for bar in range(len(delta) - 1, -1, -1):
         carried = delta[bar] + discount * gae_lambda * going_on[bar] * carried
         advantage[bar] = carried
-    return np.asarray(advantage)
+    return advantage
 
 
-def next_values(
-    trajectories: Trajectories, value: np.ndarray, newest: np.ndarray, last: np.ndarray
-) -> np.ndarray:
+def next_values(trajectories: Trajectories, value: Array, newest: Array, last: Array) -> Array:
     """Return the value (bars, n) after each bar, from those at decisions and at episode ends."""
-    following = np.concatenate([value[1:], newest[None]])
+    following = namespace(value).concat([value[1:], newest[None]], axis=0)
     following[trajectories.truncated] = last
-    return np.asarray(following)
+    return following

@@ -260,6 +260,8 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
             config.replay_buffer_config["capacity"],
             len(ACCOUNT_COLUMNS),
             self._market.observation,
+            self._market.xp,
+            self._market.device,
         )
         self._draw = np.random.default_rng(self.env_runner.module.model_config["seed"])
         self._owed = 0.0  # updates earned by environment steps and not yet made

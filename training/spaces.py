@@ -8,6 +8,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
+from core.arrays import Array, namespace
+
 Actions = Literal["discrete", "continuous"]
 
 SELL, HOLD, BUY = 0, 1, 2
@@ -31,13 +33,17 @@ def observation_space(width: int, bound: float) -> gym.Space[Any]:
     return gym.spaces.Box(-bound, bound, (width,), np.float32)
 
 
-def target_weight(action: np.ndarray, actions: Actions, allow_short: bool) -> np.ndarray:
+def target_weight(action: Array, actions: Actions, allow_short: bool) -> Array:
     """Turn actions (n,) of 0..2, or (n, 1) in [-1, 1], into target weights (n, 1), NaN: hold.
+
+    NumPy or torch.
 
     A continuous action is ``REACH`` times a weight, cut at ±1, and at 0 without shorts: a squashed
     policy would have to go to its limits, where it no longer learns, to be fully invested.
     """
+    xp, lowest = namespace(action), -1.0 if allow_short else 0.0
     if actions == "discrete":
-        return np.asarray(discrete_weights(allow_short)[np.asarray(action).reshape(-1)][:, None])
-    lowest = -1.0 if allow_short else 0.0
-    return np.clip(REACH * np.asarray(action, np.float64).reshape(-1, 1), lowest, 1.0)
+        weights = xp.asarray(discrete_weights(allow_short), device=action.device)
+        return weights[xp.reshape(action, (-1,))][:, None]
+    weight = REACH * xp.reshape(xp.astype(action, xp.float64), (-1, 1))
+    return xp.clip(weight, lowest, 1.0)
