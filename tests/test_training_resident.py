@@ -96,6 +96,7 @@ def test_a_learner_on_a_device_learns_what_the_one_on_numpy_learns(
 
 
 def test_a_whole_training_runs_on_a_device() -> None:
-    trained = train(small_lesson(device=DEVICE))
-    assert trained.steps == 2_048
+    brief = SMALL_PPO.model_copy(update={"steps": 256})
+    trained = train(small_lesson(device=DEVICE, hyperparameters=brief))
+    assert trained.steps == 256
     assert np.isfinite(trained.validation_score)
