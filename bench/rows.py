@@ -42,8 +42,8 @@ class Row:
     one_core: bool = True  # pinned to one core, and processor time counts; else wall time
     seconds: float = 4.0  # of one sample, at least
     quick_seconds: float = 0.6
-    budget: float = 240.0  # seconds of rounds: no further one begins once they are spent
-    quick_budget: float = 40.0
+    budget: float = 180.0  # seconds of rounds: no further one begins once they are spent
+    quick_budget: float = 30.0
     warm_up: bool = True  # a first round that does not count
 
 
@@ -239,7 +239,7 @@ RETRAINING = Row(
     seconds=0.0,  # one retraining a sample, however long
     quick_seconds=0.0,
     budget=480.0,
-    quick_budget=60.0,
+    quick_budget=15.0,
     warm_up=False,
     notes=(
         "The whole of `ratchet retrain` on one made-up market, registry, MLflow and reports "

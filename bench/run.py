@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import results, table
+from bench.agreement import differences
 from bench.process import BenchError, Process, output_of
 from bench.rows import ROWS, Limit, Row
 from bench.table import RATCHET
@@ -97,6 +98,7 @@ def measure(row: Row, quick: bool, venvs: Path) -> dict[str, Any]:
         "asked": dict(row.asked),
         "notes": list(row.notes),
         "contenders": contenders,
+        "unequal": differences(contenders),
         "samples": {label: samples for label, samples in taken.items() if samples},
         "failed": failed,
         "took_seconds": time.monotonic() - begun,
@@ -181,7 +183,9 @@ def run(rows: list[Row | Limit], quick: bool, again: bool, venvs: Path) -> int:
         passed = time.monotonic() - begun
         say(f"{number}/{len(rows)} {row.name}: {row.work} (after {passed:.0f} s)")
         found = measure(row, quick, venvs) if isinstance(row, Row) else hold(row, quick)
-        problems += [f"{row.name}: {why}" for why in found["failed"].values()]
+        problems += [
+            f"{row.name}: {why}" for why in (*found["failed"].values(), *found.get("unequal", ()))
+        ]
         kept["rows"][row.name] = found
         results.save(file, kept)
     order = [row.name for row in ROWS]

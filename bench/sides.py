@@ -32,7 +32,9 @@ def ppo(told: Asked) -> tuple[Work, dict[str, object]]:
     from bench.learning import lesson, steps
     from core.settings import Ppo
 
-    return _learner(lesson(Ppo()), steps)
+    settings, task = Ppo(), lesson(Ppo())
+    work, said = _learner(task, steps)
+    return work, said | {"rollout_steps": task.environment.accounts * settings.rollout_bars}
 
 
 def sac(told: Asked) -> tuple[Work, dict[str, object]]:

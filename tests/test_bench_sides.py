@@ -11,6 +11,7 @@ from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
 from bench import data, engine, learning, paths, retraining, sides
+from bench.agreement import differences
 from bench.peers import backtests, rllib
 from bench.peers.rllib_training import deciding, exported, layers_of
 from bench.rows import SAC
@@ -55,6 +56,8 @@ def test_stock_ppo_is_told_the_numbers_of_the_fast_path(ppo_lesson: Lesson) -> N
     ):  # fmt: skip
         assert getattr(stock, name) == getattr(fast, name), name
     assert stock.train_batch_size_per_learner == 8_192  # 256 accounts × 32 bars
+    ours = {**Ppo().model_dump(), "rollout_steps": 8_192}
+    assert differences({"ratchet": ours, "stock": rllib.ppo_says(stock)}) == []
     assert stock.model_config["fcnet_hiddens"] == [64, 64]
 
 
@@ -69,6 +72,7 @@ def test_stock_sac_makes_an_update_for_as_many_steps_as_the_fast_path() -> None:
     assert stock.num_envs_per_env_runner * stock.rollout_fragment_length == 32
     assert fast.training_intensity == 32
     assert stock.training_intensity is None
+    assert differences({"ratchet": Sac().model_dump(), "stock": rllib.sac_says(stock)}) == []
 
 
 def test_an_update_of_sac_is_counted_once_per_thirty_two_steps(

@@ -154,7 +154,8 @@ class MarketBatch:
             mean=lived.mean,
             mean_square=lived.mean_square,
         )
-        return scaled(outcome, self._reward, self._settings.penalty, self._settings.reward_scale)
+        settings = self._settings
+        return np.asarray(scaled(outcome, self._reward, settings.penalty, settings.reward_scale))
 
     def _whole(self, numbers: Array) -> Array:
         """Put integers where the accounts are."""

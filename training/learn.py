@@ -174,7 +174,8 @@ def returns_of(lesson: Lesson, act: Callable[[np.ndarray], np.ndarray]) -> np.nd
     )
 
     def weight(observation: np.ndarray) -> np.ndarray:
-        return target_weight(act(observation), lesson.actions, lesson.rules.allow_short)
+        weights = target_weight(act(observation), lesson.actions, lesson.rules.allow_short)
+        return np.asarray(weights)
 
     return play(market, weight, rows, stretches)
 

@@ -141,14 +141,47 @@ def prepare(told: Asked) -> tuple[Work, dict[str, object]]:
     start(Home(told.folder))  # RLlib puts its configuration into a cluster's object store
     with quiet():
         algorithm = stock(lesson(settings))
-    done = 0.0
+    done, config = 0.0, algorithm.config
 
     def work() -> float:
         nonlocal done
         before, done = done, count(algorithm.train())
         return done - before
 
-    return work, {"parameters": parameters_of(algorithm), **settings.model_dump(mode="json")}
+    said = ppo_says(config) if isinstance(settings, Ppo) else sac_says(config)
+    return work, {"parameters": parameters_of(algorithm), **said}
+
+
+def ppo_says(config: Any) -> dict[str, object]:
+    """Return what a configuration holds, in the words of ``bench.agreement``."""
+    return {
+        "learning_rate": config.lr,
+        "discount": config.gamma,
+        "gae_lambda": config.lambda_,
+        "clip": config.clip_param,
+        "entropy": config.entropy_coeff,
+        "epochs": config.num_epochs,
+        "minibatch": config.minibatch_size,
+        "rollout_steps": config.train_batch_size_per_learner,
+        "hidden": list(config.model_config["fcnet_hiddens"]),
+        "environments": config.num_envs_per_env_runner,
+    }
+
+
+def sac_says(config: Any) -> dict[str, object]:
+    """Return what a configuration holds, in the words of ``bench.agreement``."""
+    # One round is a fragment of every environment, then one update.
+    return {
+        "learning_rate": config.critic_lr,
+        "discount": config.gamma,
+        "tau": config.tau,
+        "batch": config.train_batch_size_per_learner,
+        "replay": config.replay_buffer_config["capacity"],
+        "warmup": config.num_steps_sampled_before_learning_starts,
+        "steps_per_update": config.num_envs_per_env_runner * config.rollout_fragment_length,
+        "hidden": list(config.model_config["fcnet_hiddens"]),
+        "environments": config.num_envs_per_env_runner,
+    }
 
 
 def retraining(told: Asked) -> tuple[Work, dict[str, object]]:

@@ -49,7 +49,15 @@ def ppo(make: Callable[[], gym.Env[Any, Any]]) -> tuple[Work, dict[str, object]]
         model.learn(batch, log_interval=10**9, reset_num_timesteps=False)
         return float(model.num_timesteps - before)
 
-    return work, _notes(model, settings)
+    said = {
+        "gae_lambda": model.gae_lambda,
+        "clip": model.clip_range(1.0),  # type: ignore[operator]
+        "entropy": model.ent_coef,
+        "epochs": model.n_epochs,
+        "minibatch": model.batch_size,
+        "rollout_steps": model.n_steps * model.n_envs,
+    }
+    return work, said | _notes(model)
 
 
 def sac(make: Callable[[], gym.Env[Any, Any]]) -> tuple[Work, dict[str, object]]:
@@ -79,16 +87,25 @@ def sac(make: Callable[[], gym.Env[Any, Any]]) -> tuple[Work, dict[str, object]]
         model.learn(steps, log_interval=10**9, reset_num_timesteps=False)
         return float(model._n_updates - before)
 
-    return work, _notes(model, settings)
+    said = {
+        "tau": model.tau,
+        "batch": model.batch_size,
+        "replay": model.buffer_size,
+        "warmup": model.learning_starts,
+        "steps_per_update": model.n_envs * model.train_freq.frequency / model.gradient_steps,  # type: ignore[union-attr]
+    }
+    return work, said | _notes(model)
 
 
-def _notes(model: Any, settings: Ppo | Sac) -> dict[str, object]:
+def _notes(model: Any) -> dict[str, object]:
     trained = {id(p): p.numel() for p in model.policy.parameters() if p.requires_grad}
     return {
         "parameters": sum(trained.values()),
         "observation": list(model.observation_space.shape),
         "environments": model.n_envs,
-        **settings.model_dump(mode="json"),
+        "learning_rate": model.learning_rate,
+        "discount": model.gamma,
+        "hidden": list(model.policy.net_arch),
     }
 
 
