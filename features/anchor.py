@@ -40,7 +40,12 @@ def periods(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> list[Pe
 
 def newest_period(index: pd.DatetimeIndex, interval: Interval, anchor: int) -> Period:
     """Return the last of ``periods``, looking at no other row than those where it begins."""
-    times, stop = index.to_numpy("datetime64[ns]"), len(index)
+    return newest_period_of(index.to_numpy("datetime64[ns]"), interval, anchor)
+
+
+def newest_period_of(times: np.ndarray, interval: Interval, anchor: int) -> Period:
+    """Return the last of ``periods`` of sorted UTC times, datetime64[ns]."""
+    stop = len(times)
     if interval == "1d":
         year = times[-1].astype("datetime64[Y]")
         start, first = times.searchsorted([year - anchor, year])

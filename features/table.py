@@ -80,12 +80,26 @@ def build_row(
     length = period.stop - period.anchor
     if length < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
-    prices = _prices(columns, Period(0, length - 1, length))
+    return newest_row(_prices(columns, Period(0, length - 1, length)), spec)
+
+
+def newest_row(prices: Prices, spec: FeatureSpec) -> Array:
+    """Return the newest row, (d,) float64, of bars that begin at its anchor (``live_prices``)."""
+    if len(prices) < _SHORTEST:
+        return np.full(len(spec.columns), np.nan)
     newest = prices.close[-1:]
     row = np.empty(len(spec.columns))
     for place, one in enumerate(_recipe(spec)):
         row[place] = one.finish(newest, *(source[-1:] for source in one.sources(prices)))[0]
     return row
+
+
+def live_prices(columns: dict[str, Array]) -> Prices:
+    """Return what rows are computed from; ``columns`` named as the bars', from the anchor on.
+
+    Not for a spec with VIX columns. What columns and risk share is computed once.
+    """
+    return Prices.of(adjust_columns(columns))
 
 
 def risk_columns(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> pd.DataFrame:
@@ -111,7 +125,14 @@ def risk_row(bars: pd.DataFrame, spec: FeatureSpec, interval: Interval) -> Array
     if period.stop - period.anchor < _SHORTEST:
         return np.full(len(RISK_COLUMNS), np.nan)
     columns = {name: bars[name].to_numpy(np.float64) for name in BAR_COLUMNS}
-    return np.asarray(_risk_of(_prices(columns, period), interval)[-1])
+    return newest_risk(_prices(columns, period), interval)
+
+
+def newest_risk(prices: Prices, interval: Interval) -> Array:
+    """Return the newest row of ``risk_columns`` of bars that begin at its anchor."""
+    if len(prices) < _SHORTEST:
+        return np.full(len(RISK_COLUMNS), np.nan)
+    return np.asarray(_risk_of(prices, interval)[-1])
 
 
 def _risk_of(prices: Prices, interval: Interval) -> Array:

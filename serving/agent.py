@@ -17,7 +17,7 @@ from core.bars import Bar
 from core.errors import BadBundle, SpecMismatch
 from features.account import account_features
 from features.observation import observation_columns, observe
-from features.table import build_row, build_table
+from features.table import build_row, build_table, newest_row
 from registry.bundle import Bundle
 from serving.attribution import Contribution, explain, in_words
 from serving.history import History
@@ -78,8 +78,11 @@ class TradingAgent:
     def see(self) -> None:
         """Build the feature row of the bar that has just been appended to the signal history."""
         spec = self.bundle.spec
-        bars = self._signal.since_anchor(spec.anchor)
-        self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
+        if spec.uses_vix:
+            bars = self._signal.since_anchor(spec.anchor)
+            self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
+        else:
+            self._rows.append(newest_row(self._signal.prices(spec.anchor), spec))
 
     def decide(self, state: State, bar: Bar) -> Answer:
         """Decide at the close of ``bar`` of the traded symbol, with the books after it.

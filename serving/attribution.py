@@ -8,6 +8,7 @@ a function from observations to scores.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,11 +37,7 @@ def explain(
     ``columns`` as ``features.observation.observation_columns`` gives them: the lags of one feature
     are hidden together. Fewer are returned where hiding more moves nothing further.
     """
-    groups = group_columns(columns)
-    names = list(groups)
-    masks = np.zeros((len(names), len(observation)), dtype=bool)
-    for row, name in enumerate(names):
-        masks[row, groups[name]] = True
+    names, newest, masks = _masks(tuple(columns))
     full = score(observation[None, :])[0]
     hidden, before, moved = observation, full, 0.0
     found: list[Contribution] = []
@@ -51,10 +48,20 @@ def explain(
         best = int(np.argmax(distances))
         if not distances[best] > moved + NEGLIGIBLE:
             break
-        value = float(observation[groups[names[best]][-1]])
+        value = float(observation[newest[best]])
         found.append(Contribution(names[best], value, float((before - scores[best]).sum())))
         hidden, before, moved = candidates[best], scores[best], float(distances[best])
     return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _masks(columns: tuple[str, ...]) -> tuple[list[str], list[int], np.ndarray]:
+    """Return every feature, the place of its newest number, and what hiding it hides."""
+    groups = group_columns(columns)
+    masks = np.zeros((len(groups), len(columns)), dtype=bool)
+    for row, places in enumerate(groups.values()):
+        masks[row, places] = True
+    return list(groups), [places[-1] for places in groups.values()], masks
 
 
 def group_columns(columns: Sequence[str]) -> dict[str, list[int]]:

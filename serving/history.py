@@ -5,6 +5,7 @@ Owns memory of bars and their order. Knows neither where they come from nor what
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ import pandas as pd
 from core.bars import BAR_COLUMNS
 from core.errors import BadBars
 from core.settings import Interval
+
+if TYPE_CHECKING:
+    from features.indicators import Prices
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,12 +41,12 @@ class History:
 
     def __init__(self, instrument: Instrument, bars: pd.DataFrame) -> None:
         self.instrument = instrument
-        self._since: tuple[tuple[int, int], pd.DataFrame] | None = None  # by count and anchor
+        self._since: tuple[tuple[int, int], Prices] | None = None  # by count and anchor
         self._count = len(bars)
         room = max(2 * len(bars), 1024)
-        self._values = np.empty((room, len(BAR_COLUMNS)))
+        self._values = np.empty((len(BAR_COLUMNS), room))  # a column lies in one piece
         self._times = np.empty(room, dtype="datetime64[ns]")
-        self._values[: self._count] = bars[list(BAR_COLUMNS)].to_numpy(np.float64)
+        self._values[:, : self._count] = bars[list(BAR_COLUMNS)].to_numpy(np.float64).T
         if self._count:
             self._times[: self._count] = bars.index.to_numpy("datetime64[ns]")
 
@@ -59,7 +63,7 @@ class History:
     def newest_close(self) -> float:
         """Return the newest close, as traded; 0 where there is none."""
         close = BAR_COLUMNS.index("close")
-        return float(self._values[self._count - 1, close]) if self._count else 0.0
+        return float(self._values[close, self._count - 1]) if self._count else 0.0
 
     def append(self, bar: FeedBar) -> None:
         """Add the next bar; raise ``BadBars`` when it is not newer than the newest."""
@@ -69,10 +73,10 @@ class History:
                 f"{self.instrument.symbol}: bar {bar.time.isoformat()} came after "
                 f"{newest.isoformat()}; bars of a feed must be in order"
             )
-        if self._count == len(self._values):
-            self._values = np.concatenate([self._values, np.empty_like(self._values)])
+        if self._count == len(self._times):
+            self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
             self._times = np.concatenate([self._times, np.empty_like(self._times)])
-        self._values[self._count] = bar.values
+        self._values[:, self._count] = bar.values
         self._times[self._count] = np.datetime64(bar.time.replace(tzinfo=None), "ns")
         self._count += 1
 
@@ -80,16 +84,27 @@ class History:
         """Return a bar frame of everything, or of the ``newest`` bars."""
         start = 0 if newest is None else max(self._count - newest, 0)
         times = pd.DatetimeIndex(self._times[start : self._count], name="time").tz_localize("UTC")
-        values = self._values[start : self._count].copy()
+        values = self._values[:, start : self._count].T.copy()
         return pd.DataFrame(values, index=times, columns=list(BAR_COLUMNS))
 
     def since_anchor(self, anchor: int) -> pd.DataFrame:
         """Return the bars the newest feature row is computed from (``features.anchor``)."""
-        from features.anchor import history_start
+        return self.frame(self._count - self._start(anchor))
+
+    def prices(self, anchor: int) -> "Prices":
+        """Return the same without a copy, for rows that need no VIX (``features.table``)."""
+        from features.table import live_prices
 
         key = self._count, anchor
         if self._since is None or self._since[0] != key:
-            clock = pd.DatetimeIndex(self._times[: self._count])
-            start = history_start(clock, self.instrument.interval, anchor) if self._count else 0
-            self._since = key, self.frame(self._count - start)
+            values = self._values[:, self._start(anchor) : self._count]
+            values.flags.writeable = False  # no indicator may alter the history
+            columns = dict(zip(BAR_COLUMNS, values, strict=True))
+            self._since = key, live_prices(columns)
         return self._since[1]
+
+    def _start(self, anchor: int) -> int:
+        from features.anchor import newest_period_of
+
+        times = self._times[: self._count]
+        return newest_period_of(times, self.instrument.interval, anchor).anchor if len(times) else 0

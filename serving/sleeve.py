@@ -19,7 +19,7 @@ from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
 from core.portfolio import Claim, applied
 from core.risk import Reason, Rules
-from features.table import risk_row
+from features.table import newest_risk
 from serving.brokers.port import WORKING, Broker, Execution, Report, Ticket, remote
 from serving.closing import (
     Close,
@@ -253,7 +253,7 @@ class Sleeve:
 
     def _bar(self, newest: FeedBar) -> Bar:
         spec = self.trader.bundle.spec
-        risk = risk_row(self.traded.since_anchor(spec.anchor), spec, spec.interval)
+        risk = newest_risk(self.traded.prices(spec.anchor), spec.interval)
         values = dict(zip(BAR_COLUMNS + RISK_COLUMNS, (*newest.values, *risk), strict=True))
         return bar_of(self._with_carried_actions(values))
 
