@@ -142,6 +142,8 @@ def prepare(told: Asked) -> tuple[Work, dict[str, object]]:
     with quiet():
         algorithm = stock(lesson(settings))
     done, config = 0.0, algorithm.config
+    while not done:  # SAC lives through its warm-up first
+        done = count(algorithm.train())
 
     def work() -> float:
         nonlocal done
