@@ -62,6 +62,8 @@ def started(row: Row, quick: bool, venvs: Path, failed: Failed) -> Iterator[list
                     begun.append(Process(contender, row, folder, quick, venvs))
             ready = []
             for process in begun:
+                if RATCHET in failed:  # nothing to compare with: no need to wait for the others
+                    break
                 with _noting(failed, process.label):
                     process.wait_until_ready(patience(quick), core)
                     ready.append(process)
