@@ -51,7 +51,7 @@ class Process:
         command += ["--folder", str(folder), "--seconds", str(seconds)]
         command += ["--quick"] if quick else []
         with self._log.open("w") as log:
-            self._process = _begun(command, log, stdin=subprocess.PIPE)
+            self._process = begun(command, log, stdin=subprocess.PIPE)
 
     def wait_until_ready(self, seconds: float, core: int | None) -> None:
         """Wait until it said what it is; from then on keep it on one ``core``."""
@@ -74,7 +74,7 @@ class Process:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        _end(self._process)
+        end(self._process)
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -93,19 +93,20 @@ def output_of(command: Sequence[str], folder: Path, seconds: float) -> str:
     """Return what a command of Ratchet's prints; raise ``BenchError`` saying why it failed."""
     log, printed = folder / "stderr.log", folder / "stdout.log"
     with log.open("w") as errors, printed.open("w") as out:
-        process = _begun([sys.executable, "-m", *command], errors, stdout=out)
+        process = begun([sys.executable, "-m", *command], errors, stdout=out)
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
         raise BenchError(f"{command[0]} has not ended after {seconds:.0f} s") from None
     finally:
-        _end(process, patience=0.0)
+        end(process, patience=0.0)
     if status:
         raise BenchError(f"{command[0]} ended with status {status}: {_tail(log)}")
     return printed.read_text()
 
 
-def _begun(command: Sequence[str], log: IO[str], **streams: Any) -> "subprocess.Popen[str]":
+def begun(command: Sequence[str], log: IO[str], **streams: Any) -> "subprocess.Popen[str]":
+    """Begin a command in a group of its own, on one thread per library."""
     given: dict[str, Any] = {"stdout": subprocess.PIPE} | streams
     return subprocess.Popen(
         command,
@@ -118,7 +119,7 @@ def _begun(command: Sequence[str], log: IO[str], **streams: Any) -> "subprocess.
     )
 
 
-def _end(process: "subprocess.Popen[str]", patience: float = 10.0) -> None:
+def end(process: "subprocess.Popen[str]", patience: float = 10.0) -> None:
     """Wait a little, then end it with everything of its group."""
     for signal_, seconds in ((None, patience), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
@@ -127,6 +128,8 @@ def _end(process: "subprocess.Popen[str]", patience: float = 10.0) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
             break
+    with contextlib.suppress(ProcessLookupError):  # what it started and left behind
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _tail(log: Path) -> str:

@@ -1,6 +1,8 @@
 """The benchmark's table, its results file and how a contender is asked."""
 
 import json
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,21 @@ def test_a_contender_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(process.BenchError, match=r"broken ended: .*no_such_module"):
         begun.wait_until_ready(60.0, None)
     begun.end()
+
+
+def test_nothing_that_a_contender_started_outlives_it(tmp_path: Path) -> None:
+    started = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    with (tmp_path / "log").open("w") as log:
+        begun = process.begun([sys.executable, "-c", started], log)
+    assert begun.stdout is not None
+    with begun.stdout as told:
+        left = Path("/proc", told.readline().strip(), "stat")
+    assert left.exists()
+    process.end(begun)
+    deadline = time.monotonic() + 10.0
+    while left.exists() and ") Z " not in left.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left.exists() or ") Z " in left.read_text()
 
 
 def test_ratchets_own_sides_make_samples(tmp_path: Path) -> None:
