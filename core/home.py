@@ -60,6 +60,11 @@ class Home:
         return self.root / "KILL"
 
     @property
+    def shadows(self) -> Path:
+        """Versions that a person lets run beside Production, by agent."""
+        return self.root / "shadows.json"
+
+    @property
     def promotions(self) -> Path:
         """Every alias change and every look at a hold-out (SQLite)."""
         return self.root / "promotions.db"

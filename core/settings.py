@@ -260,6 +260,7 @@ class Shadow(Section):
     alpha: float = Field(0.05, gt=0, lt=0.5)  # that one no better is ever promoted
     drop_alpha: float = Field(0.05, gt=0, lt=0.5)  # that one no worse is dropped as worse
     longest_bars: int = Field(1_260, ge=20)  # an undecided challenger is dropped after them
+    promotes: bool = False  # by itself; false: it says so, and a person promotes
 
 
 class Paper(Section):

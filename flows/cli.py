@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from core import telemetry
 from core.errors import DiskFull, RatchetError
+from flows import shadowing
 
 if TYPE_CHECKING:
     from core.home import Home
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _data_verbs(verb)
     _model_verbs(verb)
     _running_verbs(verb)
+    shadowing.add(verb)
     return parser
 
 

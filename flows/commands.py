@@ -275,6 +275,13 @@ def ledger(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def shadow(home: Home, options: argparse.Namespace) -> int:
+    from flows import shadowing
+
+    _params(home).agent(options.agent)
+    return shadowing.run(home, options)
+
+
 def status(home: Home, options: argparse.Namespace) -> int:
     from flows import overview
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from core.errors import RatchetError
 from core.home import Home
 from core.settings import Params
-from flows import reports, servers, slot
+from flows import reports, servers, shadowing, slot
 from serving import status as worker
 
 
@@ -29,6 +29,7 @@ def of(home: Home, params: Params) -> dict[str, Any]:
                 "symbol": agent.symbol,
                 "versions": _aliases(home, name),
                 "retraining": slot.is_taken(home, name),
+                "shadow": _shadow(home, name),
             }
             for name, agent in params.agents.items()
         },
@@ -81,7 +82,7 @@ def _agent(agent: dict[str, Any], sleeve: dict[str, Any] | None) -> list[str]:
         else ", ".join(f"{alias} {number}" for alias, number in versions.items()) or "none yet"
     )
     busy = ", retraining" if agent["retraining"] else ""
-    lines = [f"{agent['symbol']}: {held}{busy}"]
+    lines = [f"{agent['symbol']}: {held}{busy}", *filter(None, [agent.get("shadow")])]
     if sleeve is None:
         return lines
     process = ""
@@ -114,6 +115,13 @@ def _alerts(alerts: Sequence[dict[str, Any]]) -> list[Any]:
         what = f"{alert['event'].replace('_', ' ')}{whom}, {alert['time'][:19]}Z"
         table.add_row(alert["level"], Text(f"{what}: {alert['detail']}"))
     return ["", "open alerts", table]
+
+
+def _shadow(home: Home, agent: str) -> str:
+    try:
+        return shadowing.line(home, agent)
+    except RatchetError as error:  # a ledger of an older schema, until the worker starts
+        return str(error)
 
 
 def _aliases(home: Home, agent: str) -> dict[str, int] | str:

@@ -27,7 +27,9 @@ from registry.models import Version
 Action = Literal["install", "promote", "rollback"]
 CHANGE, CONFIRMED, ABANDONED = "change", "confirmed", "abandoned"
 CHALLENGE = "challenge"  # the alias Challenger was given to a version
+DISMISSED = "dismissed"  # it was taken away again
 GATE = "gate"  # who promotes when nobody overrides
+SHADOW = "shadow test"  # who promotes what was better beside Production
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def promote(
             raise PromotionRefused(f"{agent}: version {number} is Production already")
         if not named and not why:
             named, why = GATE, _gate_allows(home, version, stack)
-        elif not named or not why or named == GATE:
+        elif not named or not why or named in (GATE, SHADOW):
             raise PromotionRefused(
                 f"{agent}: overriding the gate needs a named person and a reason, "
                 f"found by={by!r}, reason={reason!r}"
@@ -150,6 +152,43 @@ def challenge(home: Home, agent: str, number: int, now: datetime, by: str = "ret
         }
         history.append(home.promotions, now, agent, CHALLENGE, body | _evidence(home, version))
         models.set_alias(home, agent, "Challenger", number)
+
+
+def promote_shadow(
+    home: Home, agent: str, number: int, over: int, now: datetime, figures: str
+) -> Change:
+    """Make a version Production that a sequential test found better than ``over``.
+
+    Raises ``PromotionRefused`` where ``over`` is not Production any more, or where this was done
+    before and taken back: then a person decides.
+    """
+    with _turn(home, agent) as stack:
+        present = stack[-1].number if stack else None
+        if present != over:
+            raise PromotionRefused(
+                f"{agent}: version {number} was compared with version {over}, but Production is "
+                f"now version {present}; it is compared with that one anew"
+            )
+        for change in production_history(home, agent):
+            if (change.by, change.number, change.replaced) == (SHADOW, number, over):
+                raise PromotionRefused(
+                    f"{agent}: version {number} took the place of version {over} before, at "
+                    f"{change.at.isoformat(timespec='seconds')}, and that was taken back; promote "
+                    "it with a name and a reason (--by, --reason)"
+                )
+        version = models.version(home, agent, number)
+        return _change(home, "promote", version, stack, SHADOW, figures, now)
+
+
+def dismiss(home: Home, agent: str, number: int, now: datetime, by: str, reason: str) -> bool:
+    """Take the alias Challenger from a version; return whether it had it."""
+    with _turn(home, agent):
+        if models.alias(home, agent, "Challenger") != number:
+            return False
+        body = {"number": number, "by": by, "reason": reason}
+        history.append(home.promotions, now, agent, DISMISSED, body)
+        models.set_alias(home, agent, "Challenger", None)
+    return True
 
 
 def was_production(home: Home, agent: str, at: datetime) -> Tenure:
@@ -302,15 +341,15 @@ def _evidence(home: Home, version: Version) -> dict[str, str | None]:
 
 
 def _challenger(home: Home, agent: str) -> int | None:
-    """Return who the ledger says is Challenger: the newest named, until it is promoted."""
+    """Return who the ledger says is Challenger: the newest named, until promoted or dropped."""
     entries = history.read(home.promotions, agent)
     confirmed = {entry.body["change"] for entry in entries if entry.kind == CONFIRMED}
     number: int | None = None
     for entry in entries:
         if entry.kind == CHALLENGE:
             number = entry.body["number"]
-        elif entry.id in confirmed and entry.body.get("number") == number:
-            number = None
+        elif entry.kind == DISMISSED or entry.id in confirmed:
+            number = None if entry.body["number"] == number else number
     return number
 
 

@@ -111,6 +111,8 @@ KINDS: Mapping[str, Kind] = {
     "signal refused": Kind("signal_refused", "warning", "agent"),
     "alias": Kind("model", "info", "registry"),
     "alias refused": Kind("model", "warning", "registry"),
+    "shadow": Kind("model", "info", "shadow"),
+    "shadow off": Kind("model", "warning", "shadow"),
     "feed stale": Kind("feed_stale", "warning", "feed", lasts=True),
     "stale bar": Kind("feed_stale", "warning", "feed"),
     "feed back": Kind("feed_stale", "info", "feed", ends=True),

@@ -18,6 +18,7 @@ from core.errors import ConfigError, DataError
 from core.home import Home
 from core.settings import Params, load_params
 from serving.brokers.choice import Ask, BrokerName, make_broker, nobody
+from serving.challengers import RegistryChallengers
 from serving.feeds import Feed, PollingFeed, ReplayFeed
 from serving.history import Instrument
 from serving.logs import NAME
@@ -156,6 +157,7 @@ def serve(
             source,
             broker=execution,
             desk=desk,
+            challengers=RegistryChallengers(home),
             stay=stay,
             fresh=fresh,
             watch=watch_of(home, params.alerts, chosen),

@@ -19,13 +19,19 @@ class RegistryShelf:
 
     def production(self, agent: str) -> Published:
         """Return what Production is; one call to the registry once a version is known."""
-        from registry.models import aliases, version
+        from registry.models import aliases
 
         number = aliases(self._home, agent).get(ALIAS)
         if number is None:
             raise UnknownVersion(
                 f"{agent}: no version is {ALIAS}; `ratchet retrain {agent}` makes one"
             )
+        return self.published(agent, number)
+
+    def published(self, agent: str, number: int) -> Published:
+        """Return a version by its number; raise ``UnknownVersion`` where there is none."""
+        from registry.models import version
+
         if (agent, number) not in self._hashes:
             found = version(self._home, agent, number)
             self._hashes[agent, number] = found.bundle_sha256

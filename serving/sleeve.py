@@ -153,6 +153,10 @@ class Sleeve:
             decided=close is not None and bool(close.verdict.moves[0, 0]),
         )
 
+    @property
+    def rules(self) -> Rules:
+        return self._rules
+
     def live_by(self, rules: Rules) -> None:
         """Obey other rules from the next bar on."""
         self._rules = rules

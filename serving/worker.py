@@ -24,6 +24,7 @@ from serving import status, switch
 from serving.account import Account
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker, News, RemoteBroker, remote
+from serving.challengers import Challengers
 from serving.deciding import Desk, LocalDesk
 from serving.feeds import Feed, ReplayFeed
 from serving.fencing import fenced
@@ -52,6 +53,7 @@ from serving.session import (
     rules_of,
     session_event,
 )
+from serving.shadow import Shadows
 from serving.watch import Watch, watching
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
@@ -72,6 +74,7 @@ class Worker:
         shelf: Shelf | None = None,
         broker: Broker | None = None,
         desk: Desk | None = None,
+        challengers: Challengers | None = None,
         fresh: bool = False,
         stay: bool = False,
         environment: Mapping[str, str] = os.environ,
@@ -90,6 +93,7 @@ class Worker:
         self._shelf = shelf or _registry_shelf(home)
         self._broker = broker or PaperBroker()
         self._desk = desk or LocalDesk()
+        self._shadows = Shadows(home, params, challengers)
         self._remote: RemoteBroker | None = None
         self._fresh = fresh
         self._stay = stay
@@ -166,6 +170,7 @@ class Worker:
                 self._fail(error)
                 raise
             finally:
+                self._shadows.end()
                 if self._remote:
                     self._remote.close()
                 self._feed.close()
@@ -181,6 +186,8 @@ class Worker:
         versions = {name: seat.published.version for name, seat in self._seats.items()}
         self._log.info("session", extra={"session": self._session, "versions": versions})
         self._recall_switch()
+        sleeves = {name: seat.sleeve for name, seat in self._seats.items()}
+        self._shadows.open(self._session, sleeves, self._feed.vix)
         self._show("running")
 
     def _trade(self) -> None:
@@ -227,16 +234,20 @@ class Worker:
             error = problem
         self._queue.put(FeedEnded(error))
 
+    def _beat(self) -> None:
+        self._watch.beat()
+        self._lease.beat()
+
     def _loop(self) -> None:
         while True:
-            self._watch.beat()
-            self._lease.beat()
+            self._beat()
             self._mind_switch()
             try:
                 message = self._queue.get(timeout=STATUS_SECONDS)
             except queue.Empty:
                 self._desk.tend()
                 self._hear()
+                self._shadows.write(self._ledger)
                 self._show("waiting")
                 continue
             self._desk.tend()
@@ -247,7 +258,10 @@ class Worker:
             if isinstance(message, FeedEnded) and self._feed_ended(message):
                 return
             self._hear()
-            self._handle(message)
+            with self._shadows.aside():
+                self._handle(message)
+            if self._queue.empty():
+                self._shadows.write(self._ledger)
             self._show("running")
 
     def _policy(self, agent: str, press: switch.Press) -> switch.Policy:
@@ -387,6 +401,7 @@ class Worker:
         milliseconds = 1e3 * (time.perf_counter() - began)
         for name, close in closes.items():
             self._desk.closed(close)
+            self._shadows.hear(close, sleeves[name], self._feed.vix)
             self._milliseconds.append(milliseconds)
             self._watch.timed(name, milliseconds / 1e3)
             self._log.info(
@@ -449,6 +464,7 @@ class Worker:
         if message.error is not None:
             raise message.error
         self._hear()
+        self._shadows.drain(self._ledger, self._beat)
         self._ended = True
         self._end("closed", "the feed has no more bars")
         return not self._stay

@@ -109,12 +109,33 @@ _INTERVENTIONS = (
         policy TEXT NOT NULL, detail TEXT NOT NULL, {_WHEN}) STRICT""",
 )
 
+# Challengers beside Production: when a comparison began and from which books, its bars, its end.
+_VERSUS = "agent TEXT NOT NULL, production_version TEXT NOT NULL, model_version TEXT NOT NULL"
+_SHADOWS = (
+    f"""CREATE TABLE shadows ({_KEYS}, {_VERSUS}, production_sha256 TEXT NOT NULL,
+        bundle_sha256 TEXT NOT NULL, begun_after TEXT, state TEXT NOT NULL, place INTEGER NOT NULL,
+        alpha REAL NOT NULL, drop_alpha REAL NOT NULL, longest_bars INTEGER NOT NULL,
+        {_WHEN}) STRICT""",
+    f"""CREATE TABLE shadow_bars ({_KEYS}, {_VERSUS}, place INTEGER NOT NULL,
+        bar_time TEXT NOT NULL, asked REAL, action TEXT NOT NULL, weight REAL NOT NULL,
+        atr REAL, volatility REAL, stale INTEGER NOT NULL, equity REAL NOT NULL,
+        log_return REAL NOT NULL, production_asked REAL, production_weight REAL NOT NULL,
+        production_equity REAL NOT NULL, production_log_return REAL NOT NULL, deviation REAL,
+        evidence REAL NOT NULL, against REAL NOT NULL, {_WHEN},
+        UNIQUE (session, agent, production_version, place, bar_time)) STRICT""",
+    f"""CREATE TABLE shadow_ends ({_KEYS}, {_VERSUS}, production_sha256 TEXT NOT NULL,
+        bundle_sha256 TEXT NOT NULL, place INTEGER NOT NULL, bar_time TEXT,
+        verdict TEXT NOT NULL, bars INTEGER NOT NULL, evidence REAL NOT NULL,
+        against REAL NOT NULL, reason TEXT NOT NULL, {_WHEN}) STRICT""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _SECOND,
     _THIRD,
     _CLIPS_AND_RULES,
     _INTERVENTIONS,
+    _SHADOWS,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAY_CHANGE = frozenset({"snapshots"})
