@@ -4,29 +4,32 @@ Owns which bars, which bundle and which rules a session is replayed with, and wh
 says. The comparison, exact to the last bit, is ``pipelines/parity.py``'s.
 """
 
+import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
-from core.errors import ExecutionError, NotEnoughData
+from core.errors import ExecutionError, NotEnoughData, RatchetError
 from core.home import Home
 from core.risk import Reason
 from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
 from pipelines.dataset import load_dataset
-from pipelines.parity import Difference, first_difference
+from pipelines.parity import Difference, differences
 from registry import models
 from registry.bundle import Bundle, load_bundle
 from serving.ledger import LedgerReader, rows
 from serving.rulebook import RuleBook, rulebook
 from serving.session import rules_of
 from training import backtest
-from training.splits import Window
-from training.trading import Imposed
+from training.trading import Imposed, Seat
 
 TAG = "parity"  # of the version in MLflow
+STEERING = frozenset({"paused", "resumed", "stopped", "let go"})  # by people, between two bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,16 @@ class Certificate:
     difference: Difference | None  # the first; None: equal to the last bit
     cuts: int = 0  # verdicts a limit outside the sleeve cut; replayed as recorded
     rule_changes: int = 0  # while it was traded; replayed by the rules of each bar
+    interventions: int = 0  # bars at which something stood in for the policy; replayed as recorded
+    problem: str = ""  # why it could not be replayed
 
     @property
     def passed(self) -> bool:
-        return self.difference is None
+        return self.difference is None and not self.problem
 
     def __str__(self) -> str:
         said = f"DIFFERS: {self.difference}" if self.difference else "equal to the last bit"
+        said = f"NOT REPLAYED: {self.problem}" if self.problem else said
         return (
             f"session {self.session}, {self.agent} version {self.version}, {self.bars} bars: {said}"
             f"; {self.fills} fills, slippage {self.slippage:.2f} ({self.slippage_bps:.1f} bps)"
@@ -62,6 +68,8 @@ class Certificate:
         words = f"; {self.cuts} verdicts cut by the account, as recorded" if self.cuts else ""
         if self.rule_changes:
             words += f"; rules changed {self.rule_changes} times, each bar by its own"
+        if self.interventions:
+            words += f"; {self.interventions} pauses, stops and missing answers, as recorded"
         return words
 
 
@@ -71,37 +79,108 @@ class Recorded:
 
     session: int
     agent: str
-    version: str
-    bundle_sha256: str
     decisions: tuple[rows.Decision, ...]
     fills: tuple[rows.Fill, ...]
     cuts: tuple[rows.Clip, ...] = ()
     rules: RuleBook | None = None  # by which it was traded; None: the ledger is older than that
+    events: tuple[rows.RiskEvent, ...] = ()
+    stops: tuple[rows.Intervention, ...] = ()
 
-    def imposed(self) -> Imposed:
+    @property
+    def times(self) -> list[datetime]:
+        return [decision.bar_time for decision in self.decisions]
+
+    @property
+    def parts(self) -> list["Part"]:
+        """Return the bars of each version, one after the other."""
+        found: list[Part] = []
+        for number, decision in enumerate(self.decisions):
+            version = decision.model_version, decision.bundle_sha256
+            if not found or (found[-1].version, found[-1].bundle_sha256) != version:
+                found.append(Part(*version, number, number))
+            found[-1] = replace(found[-1], stop=number + 1)
+        return found
+
+    @property
+    def unanswered(self) -> frozenset[datetime]:
+        """Return the bars at which nobody answered, as an event of their time says."""
+        return frozenset(
+            e.bar_time for e in self.events if e.kind == "policy failed" and e.bar_time
+        )
+
+    def weights(self) -> dict[int, float]:
+        """Return what was asked in place of the policy, by bar, as events say: never as verdicts
+        do, or a false verdict would explain itself."""
+        found: dict[int, float] = {}
+        paused, stopped = False, ""
+        told = sorted(
+            (e for e in self.events if e.bar_time and e.kind in STEERING), key=_event_time
+        )
+        for number, time in enumerate(self.times):
+            while told and _event_time(told[0]) < time:
+                event = told.pop(0)
+                if event.kind in ("paused", "resumed"):
+                    paused = event.kind == "paused"
+                else:
+                    stopped = event.detail if event.kind == "stopped" else ""
+            if stopped.endswith("policy flatten"):
+                found[number] = 0.0
+            elif paused or stopped or time in self.unanswered:
+                found[number] = math.nan
+        return found
+
+    def imposed(self, seats: Mapping[int, Seat] | None = None) -> Imposed:
         """Return what it obeyed besides its policy, by bar of its own."""
-        times = [decision.bar_time for decision in self.decisions]
+        times = self.times
         changed: dict[int, Rules] = {}
         for after, rules in self.rules.entries if self.rules else ():
             changed[0 if after is None else bisect_right(times, after)] = rules
         cuts = {times.index(cut.bar_time): (cut.allowed, Reason(cut.reason)) for cut in self.cuts}
-        return Imposed(changed, cuts)
+        recalls: dict[int, list[bool]] = {}
+        for stop in self.stops:
+            recalls.setdefault(times.index(stop.bar_time), []).append(stop.policy == "flatten")
+        return Imposed(changed, cuts, self.weights(), recalls, seats or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bars of a session that one version decided."""
+
+    version: str
+    bundle_sha256: str
+    start: int  # bar of the session
+    stop: int
+
+
+Material = Callable[[Part], tuple[Bundle, Dataset]]  # a version, and the bars as it sees them
 
 
 def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]:
-    """Replay a session agent by agent; the result stands on each version in MLflow.
+    """Replay a session agent by agent, and each version's part of it by that version.
 
-    Raises ``ExecutionError`` where there is no such session or Production changed inside it.
+    The result stands on each version in MLflow. An agent whose session cannot be replayed gets a
+    certificate that says why. Raises ``ExecutionError`` where there is no such session.
     """
-    certificates = []
+    certificates: list[Certificate] = []
     for found in recorded(home, session):
-        made = models.version(home, found.agent, int(found.version))
-        bundle = load_bundle(models.fetch(home, made).folder, found.bundle_sha256)
-        dataset = load_dataset(home, params, found.agent, bundle.spec)
-        rules, cash = rules_of(params, found.agent), params.account.cash
-        one = certificate_of(home, found, bundle, dataset, rules, cash)
-        models.set_tag(home, found.agent, made.number, TAG, str(one))
-        certificates.append(one)
+        made: dict[str, list[str]] = {}
+        agent = found.agent
+
+        def material(part: Part, agent: str = agent) -> tuple[Bundle, Dataset]:
+            made = models.version(home, agent, int(part.version))
+            bundle = load_bundle(models.fetch(home, made).folder, part.bundle_sha256)
+            return bundle, load_dataset(home, params, agent, bundle.spec)
+
+        try:
+            rules, cash = rules_of(params, agent), params.account.cash
+            of_agent = certificates_of(home, found, material, rules, cash)
+        except RatchetError as error:
+            of_agent = [_impossible(found, part, str(error)) for part in found.parts]
+        for one in of_agent:
+            made[one.version] = [*made.get(one.version, []), str(one)]
+        for version, said in made.items():
+            models.set_tag(home, agent, int(version), TAG, "; ".join(said))
+        certificates += of_agent
     return tuple(certificates)
 
 
@@ -115,63 +194,108 @@ def newest_session(home: Home) -> int | None:
 
 
 def recorded(home: Home, session: int) -> list[Recorded]:
-    """Return every sleeve of a session; raise ``ExecutionError`` where it cannot be replayed."""
+    """Return every sleeve of a session; raise ``ExecutionError`` where there is none."""
     with LedgerReader(home.ledger) as ledger:
         decisions = ledger.rows(rows.Decision, session=session)
-        fills = ledger.rows(rows.Fill, session=session)
-        cuts = ledger.rows(rows.Clip, session=session)
         agents = dict.fromkeys(decision.agent for decision in decisions)
-        books = {agent: rulebook(ledger, session, agent) for agent in agents}
-    if not decisions:
+        found = [
+            Recorded(
+                session,
+                agent,
+                tuple(one for one in decisions if one.agent == agent),
+                tuple(ledger.rows(rows.Fill, session=session, agent=agent)),
+                tuple(ledger.rows(rows.Clip, session=session, agent=agent)),
+                rulebook(ledger, session, agent),
+                tuple(ledger.rows(rows.RiskEvent, session=session, agent=agent)),
+                tuple(ledger.rows(rows.Intervention, session=session, agent=agent)),
+            )
+            for agent in agents
+        ]
+    if not found:
         raise ExecutionError(
             f"session {session}: no decision in {home.ledger}; `ratchet ledger events` shows which "
             "sessions there are"
         )
-    found = []
-    for agent in agents:
-        own = tuple(one for one in decisions if one.agent == agent)
-        versions = dict.fromkeys((one.model_version, one.bundle_sha256) for one in own)
-        if len(versions) > 1:
-            names = ", ".join(version for version, _ in versions)
-            raise ExecutionError(
-                f"session {session}: {agent} was traded by versions {names}; a session is replayed "
-                "with the one version that decided all of it"
-            )
-        ((version, sha256),) = versions
-        traded = tuple(fill for fill in fills if fill.agent == agent)
-        cut = tuple(one for one in cuts if one.agent == agent)
-        found.append(Recorded(session, agent, version, sha256, own, traded, cut, books[agent]))
     return found
 
 
 def certificate_of(
     home: Home, found: Recorded, bundle: Bundle, dataset: Dataset, rules: Rules, cash: float
 ) -> Certificate:
-    """Return the certificate of one sleeve, replayed on ``dataset`` by ``bundle``.
+    """Return the certificate of a sleeve that one version traded, ``bundle`` on ``dataset``."""
+    return certificates_of(home, found, lambda part: (bundle, dataset), rules, cash)[0]
 
-    ``rules`` are those of a ledger that knows none. What the account cut is cut again.
+
+def certificates_of(
+    home: Home, found: Recorded, material: Material, rules: Rules, cash: float
+) -> list[Certificate]:
+    """Return the certificate of each version's part of a session, lived through in one piece.
+
+    ``rules`` are those of a ledger that knows none. What was imposed on it (cuts, pauses, the kill
+    switch, missing answers) is imposed again. Raises ``NotEnoughData`` where bars are missing.
     """
+    seats = {part.start: _seat(found, *material(part)) for part in found.parts}
+    first, imposed = seats[0], found.imposed(seats)
+    (result,) = backtest.run_all([first], len(found.decisions), rules, cash, imposed)
+    different = list(differences(home.ledger, found.agent, result, found.session, found.unanswered))
+    return [_certificate(found, part, imposed, different) for part in found.parts]
+
+
+def _seat(found: Recorded, bundle: Bundle, dataset: Dataset) -> Seat:
     first = np.datetime64(found.decisions[0].bar_time.replace(tzinfo=None), "ns")
     start = int(np.searchsorted(dataset.market.time, first))
-    stop = start + len(found.decisions)
-    if stop > len(dataset):
+    if start + len(found.decisions) > len(dataset):
         raise NotEnoughData(
             f"{found.agent}: session {found.session} has {len(found.decisions)} bars from "
             f"{first}, the dataset only {len(dataset) - start}; ingest the bars it traded"
         )
-    window, imposed = Window(start, stop), found.imposed()
-    result = backtest.run(bundle, dataset, bundle.scaler, rules, window, cash, imposed)
-    value = sum(abs(fill.shares) * fill.price for fill in found.fills)
-    slippage = sum(fill.slippage for fill in found.fills)
+    return Seat(bundle, dataset, bundle.scaler, start)
+
+
+def _certificate(
+    found: Recorded, part: Part, imposed: Imposed, different: Sequence[Difference]
+) -> Certificate:
+    times = found.times
+    begin, end = times[part.start], times[part.stop - 1]
+    last = part.stop == len(times)
+    fills = [fill for fill in found.fills if begin <= fill.bar_time <= end]
+    value = sum(abs(fill.shares) * fill.price for fill in fills)
+    slippage = sum(fill.slippage for fill in fills)
+    inside = range(part.start, part.stop)
+    own = [d for d in different if begin <= d.bar_time and (last or d.bar_time <= end)]
+    if not part.start:  # what comes before the first bar is the first part's as well
+        own = [d for d in different if last or d.bar_time <= end]
     return Certificate(
         session=found.session,
         agent=found.agent,
-        version=found.version,
-        bars=len(found.decisions),
-        fills=len(found.fills),
+        version=part.version,
+        bars=len(inside),
+        fills=len(fills),
         slippage=slippage,
         slippage_bps=1e4 * slippage / value if value else 0.0,
-        difference=first_difference(home.ledger, found.agent, result, found.session),
-        cuts=len(found.cuts),
-        rule_changes=len(found.rules.entries) - 1 if found.rules else 0,
+        difference=own[0] if own else None,
+        cuts=sum(number in imposed.cuts for number in inside),
+        rule_changes=sum(number in imposed.rules for number in inside if number),
+        interventions=sum(number in imposed.weights for number in inside)
+        + sum(number in imposed.recalls for number in inside),
     )
+
+
+def _impossible(found: Recorded, part: Part, problem: str) -> Certificate:
+    return Certificate(
+        session=found.session,
+        agent=found.agent,
+        version=part.version,
+        bars=part.stop - part.start,
+        fills=0,
+        slippage=0.0,
+        slippage_bps=0.0,
+        difference=None,
+        problem=problem,
+    )
+
+
+def _event_time(event: rows.RiskEvent) -> datetime:
+    if event.bar_time is None:
+        raise ExecutionError(f"{event.agent}: event {event.kind!r} of no bar")
+    return event.bar_time

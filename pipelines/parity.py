@@ -5,7 +5,7 @@ ledger, runs nothing.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
@@ -17,6 +17,8 @@ import pandas as pd
 
 from serving.ledger import LedgerReader, rows
 from training.backtest import BacktestResult
+
+ANSWERED = frozenset({"observation", "score", "confidence"})  # what an answer says
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +41,61 @@ class Difference:
 def first_difference(
     ledger_path: Path, agent: str, backtest: BacktestResult, session: int | None = None
 ) -> Difference | None:
-    """Return the first difference of a sleeve's session from ``backtest``, None where none is.
+    """Return the first of ``differences``, None where none is."""
+    return next(differences(ledger_path, agent, backtest, session), None)
+
+
+def differences(
+    ledger_path: Path,
+    agent: str,
+    backtest: BacktestResult,
+    session: int | None = None,
+    unanswered: Collection[datetime] = (),
+) -> Iterator[Difference]:
+    """Yield the first difference of each bar of a sleeve's session from ``backtest``.
 
     Compares, bar by bar: the bar's time, observation, target asked and allowed, reasons, score,
     confidence, fills (shares, prices, commission of each leg) and equity. ``session``: the newest.
+    ``unanswered``: bars at which nobody answered; what would have been is not compared there.
     """
     with LedgerReader(ledger_path) as ledger:
         chosen = session if session is not None else ledger.newest_session()
         of: dict[str, Any] = {"session": chosen, "agent": agent}
-        columns = ledger.rows(rows.Model, **of)[0].observation_columns
+        columns = {one.model_version: one.observation_columns
+                   for one in ledger.rows(rows.Model, **of)}  # fmt: skip
+        decisions = ledger.rows(rows.Decision, **of)
         paper = _paper(
-            ledger.rows(rows.Decision, **of),
+            decisions,
             ledger.rows(rows.Verdict, **of),
             ledger.rows(rows.Equity, **of),
             ledger.rows(rows.Fill, **of),
         )
-    for ours, theirs in zip_longest(paper, _offline(backtest)):
+    versions = [decision.model_version for decision in decisions]
+    for version, ours, theirs in zip_longest(versions, paper, _offline(backtest)):
         if ours is None or theirs is None:
             time = (ours or theirs)["time"]
-            return Difference(agent, time, "the bar", ours and "there", theirs and "there")
-        for what in theirs:
-            if what == "observation" and ours[what] != theirs[what]:
-                return _in_column(agent, theirs["time"], columns, ours[what], theirs[what])
-            if not _same(ours[what], theirs[what]):
-                return Difference(agent, theirs["time"], what, ours[what], theirs[what])
+            yield Difference(agent, time, "the bar", ours and "there", theirs and "there")
+            return
+        silent = ours["time"] in unanswered and not ours["observation"]
+        if found := _between(agent, columns[version], ours, theirs, ANSWERED if silent else ()):
+            yield found
+
+
+def _between(
+    agent: str,
+    columns: Sequence[str],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    left_out: Collection[str],
+) -> Difference | None:
+    """Return the first difference at one bar."""
+    for what in theirs:
+        if what in left_out:
+            continue
+        if what == "observation" and ours[what] != theirs[what]:
+            return _in_column(agent, theirs["time"], columns, ours[what], theirs[what])
+        if not _same(ours[what], theirs[what]):
+            return Difference(agent, theirs["time"], what, ours[what], theirs[what])
     return None
 
 

@@ -90,6 +90,7 @@ class Kind:
 # What happens in the normal course of trading: in ledger and metrics, and nobody is told.
 ROUTINE = frozenset(
     {"bar skipped", "partial fill", "order cut", "stop", "target", "risk", "paused", "resumed"}
+    | {"let go"}
     | {"account"}  # which one the session is bound to
 )
 KINDS: Mapping[str, Kind] = {

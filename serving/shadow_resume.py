@@ -62,7 +62,8 @@ def resumed(ledger: Reading, session: int, agent: str, seen: Histories, calendar
         for start in begun
     )
     newest = max(found.newest for found in comparisons if found.newest)
-    decisions = ledger.rows(rows.Decision, after=newest, **of)
+    until = seen.traded.newest or newest  # the worker trades on while this is read
+    decisions = [d for d in ledger.rows(rows.Decision, after=newest, **of) if d.bar_time <= until]
     stale = {
         event.bar_time
         for event in ledger.rows(rows.RiskEvent, after=newest, kind="stale bar", **of)

@@ -275,6 +275,8 @@ class Worker:
             return
         self._press = switch.pressed(self._home)
         if self._press is None:
+            for name in self._seats:
+                self._event(name, "let go", "the kill switch was released while nobody traded")
             self._account_event(RELEASED, "while nobody traded")
         elif self._press.words == told[-1].detail:
             for name, seat in self._seats.items():
@@ -288,8 +290,9 @@ class Worker:
         if press == self._press:
             return
         if press is None:
-            for seat in self._seats.values():
+            for name, seat in self._seats.items():
                 seat.sleeve.stopped_by(None)
+                self._event(name, "let go", "the kill switch was released")
             self._account_event(RELEASED, "trading goes on from the next close")
         else:
             for name, seat in self._seats.items():

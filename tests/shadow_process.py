@@ -1,6 +1,6 @@
 """A worker with challengers, killed by itself: ``python shadow_process.py ROOT WHEN``.
 
-WHEN is ``inside a bar``, once some rows of its shadows are durable, or ``inside the shadows' rows``.
+WHEN: ``inside a bar``, once some rows of its shadows are durable, or ``inside the shadows' rows``.
 """
 
 import os

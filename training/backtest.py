@@ -154,10 +154,19 @@ def _result(
         reasons=verdict.reasons[:, 0],
         score=np.ascontiguousarray(books.score[:, account, 0]),
         confidence=np.ascontiguousarray(books.confidence[:, account]),
-        observations=np.stack([bar.observations[desk][place] for bar in lived]),
+        observations=_stacked([bar.observations[desk][place] for bar in lived]),
         fills=fills,
         trades=trades,
         metrics=performance(
             np.append(cash, equity), per_year, trades, fills.traded_value, np.abs(position)
         ),
     )
+
+
+def _stacked(observations: Sequence[np.ndarray]) -> np.ndarray:
+    """Return observations bar by bar; an array of arrays where versions see different columns."""
+    if len({len(one) for one in observations}) == 1:
+        return np.stack(observations)
+    stacked = np.empty(len(observations), dtype=object)
+    stacked[:] = observations
+    return stacked

@@ -7,14 +7,14 @@ comes from nor what its result decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from core.accounts import State, open_accounts
-from core.engine import PackedMarket, Submission, settle, submit
+from core.engine import PackedMarket, Submission, recall, settle, submit
 from core.errors import NotEnoughData
 from core.fills import Fills
 from core.portfolio import applied
@@ -53,6 +53,10 @@ class Imposed:
 
     rules: Mapping[int, Rules]  # other rules from this bar on
     cuts: Mapping[int, tuple[float, Reason]]  # whole shares its verdict was cut to, and why
+    weights: Mapping[int, float] = field(default_factory=dict)  # asked in place of the policy
+    recalls: Mapping[int, Sequence[bool]] = field(default_factory=dict)
+    # after this bar its orders were taken back, once or more; true: and all shares sold
+    seats: Mapping[int, Seat] = field(default_factory=dict)  # other versions from this bar on
 
 
 class Traded(NamedTuple):
@@ -135,7 +139,7 @@ def trade(
     what was decided one bar before. ``imposed`` lives a recorded session of one account again.
     Raises ``NotEnoughData`` where a seat's rows lie in the warm-up or outside its dataset.
     """
-    for seat in seats:
+    for seat in (*seats, *(imposed.seats.values() if imposed else ())):
         _check(seat, bars)
     market, start, stride = _market(seats)
     desks = _desks(seats)
@@ -143,16 +147,23 @@ def trade(
     asked = np.full((len(seats), 1), np.nan)
     for bar in range(bars):
         rules = imposed.rules.get(bar, rules) if imposed else rules
+        if imposed and bar in imposed.seats:
+            taking_over = [imposed.seats[bar]]
+            (market, start, stride), desks = _market(taking_over), _desks(taking_over)
         rows = market.at(start + bar * stride)
         settled, fills = settle(state, rows, rules)
         account = account_features(settled, rows)
         observations = tuple(desk.observe(bar, account) for desk in desks)
         decision = _decide(desks, observations)
+        if imposed and bar in imposed.weights:
+            decision = replace(decision, weight=np.array([[imposed.weights[bar]]]))
         weight = decision.weight if late is None else np.where(late, asked, decision.weight)
         asked = decision.weight
         state, verdict = submit(settled, weight, rows, rules)
         if imposed and bar in imposed.cuts:
             state, verdict = applied(settled, Submission(state, verdict), *imposed.cuts[bar])
+        for flat in imposed.recalls.get(bar, ()) if imposed else ():
+            state = recall(state, flat)
         yield Traded(settled, fills, observations, decision, verdict)
 
 
