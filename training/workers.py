@@ -26,6 +26,7 @@ from training.lesson import Lesson, Metrics, Trained
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 LOSSES = 3  # of the worker or its whole node, after which a training begins anew elsewhere
+ENDING_SECONDS = 2.0  # for tasks that are about to end by themselves
 START_ATTEMPTS = 3  # Ray gives itself 30 seconds, which a busy machine may exceed
 LONGEST_TEMP = 24  # characters: Ray's sockets lie 80 deeper, and a socket's path ends at 107
 
@@ -96,8 +97,7 @@ def train_all(
             outcomes[index] = _outcome(finished[0])
             done(index, outcomes[index])
     finally:
-        for reference in running:  # the caller was interrupted, or a lesson is unusable
-            ray.cancel(reference, force=True)
+        _abandon(list(running))  # the caller was interrupted, or a lesson is unusable
     return [outcomes[index] for index in range(len(lessons))]
 
 
@@ -123,7 +123,20 @@ def each(home: Home, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             except ray.exceptions.RayTaskError as error:
                 raise (getattr(error, "cause", None) or error) from error
     finally:
-        for reference in running:
+        _abandon(running)
+
+
+def _abandon(running: list[Any]) -> None:
+    """Cancel what has not ended after a moment.
+
+    Ray ends the whole process when a task ends just as it is cancelled ("Tried to complete task
+    that was not pending"); where one of several alike has failed, the others are about to.
+    """
+    import ray
+
+    if running:
+        _, left = ray.wait(running, num_returns=len(running), timeout=ENDING_SECONDS)
+        for reference in left:
             ray.cancel(reference, force=True)
 
 
