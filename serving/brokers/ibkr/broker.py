@@ -320,6 +320,8 @@ class IbkrBroker:
         return None
 
     def lost(self, agent: str) -> str:
+        if "" in self._lost(agent):  # mostly a fill that lay between two of the answers
+            self._link.call(self._look, 5.0 * self._link.pace.patience)
         if "" in self._lost(agent):  # a cancelled one is among the completed
             self.ask()
         if "" in (found := self._lost(agent)):
