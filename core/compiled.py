@@ -8,12 +8,16 @@ NumPy's arrays. Knows no rule.
 The first call in a process loads the code, which takes half a second; the very first on a
 machine compiles it, which takes some seconds. It is kept in the user's cache folder, under the
 hash of the sources it comes from: another version of the rules never runs the code of this one.
+
+numba keeps it as pickles, so whoever can write there runs what they like as this user. A folder
+that others could write to is neither read nor written: the code is then compiled in each process.
 """
 
 import hashlib
 import logging
 import os
 import pickle
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,13 +124,41 @@ def cache_folder(loop: Callable[..., None]) -> Path:
 
 
 def _made(folder: Path) -> Path | None:
-    """Return the folder, made; None where that cannot be, or no code can be kept in it."""
+    """Return the folder, made; None where that cannot be, or no code can be kept safely in it."""
     try:
         folder = folder.expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        own = (folder, *list(folder.parents)[:2])  # down from what is Ratchet's in the cache
+        for part in reversed(own):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unsafe = [problem for part in own if (problem := _open_to_others(part))]
+        if not unsafe:
+            folder.chmod(0o700)  # so that a umask that lets the group write does no harm in it
+            kept = (path for path in folder.rglob("*") if path.lstat().st_uid != os.geteuid())
+            unsafe = [f"{path} belongs to another user" for path in kept]
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
+    if unsafe:
+        _log.warning(
+            "no compiled code is kept in %s: %s; every process compiles anew until that is mended: "
+            "delete %s as its owner",
+            folder,
+            unsafe[0],
+            own[-1],
+        )
+        return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def _open_to_others(path: Path) -> str:
+    """Say who but this user could put code at ``path``; "" where nobody could."""
+    found = path.lstat()
+    if found.st_uid != os.geteuid():
+        return f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}"
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a link"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{path} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
 
 
 def _register() -> None:

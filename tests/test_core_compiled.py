@@ -1,9 +1,11 @@
 """Machine code: kept between processes, never stale, and not needed to be kept at all."""
 
 import importlib
+import os
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,65 @@ def test_damaged_code_is_compiled_again(
     damaged.write_bytes(damaged.read_bytes()[:40])
     assert doubled(loaded()) == [2.0, 4.0]
     assert str(cache) in caplog.text
+
+
+def made_by_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+
+
+def open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.chmod(0o777)
+
+
+def open_above(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.parent.parent.chmod(0o775)
+
+
+def a_link(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.rename(folder.parent / "elsewhere")
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (made_by_others, "belongs to user"),
+        (open_to_all, "can be written by others (mode 0777)"),
+        (open_above, "can be written by others (mode 0775)"),
+        (a_link, "is a link"),
+    ],
+)
+def test_code_that_others_could_have_written_is_not_run(
+    package: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+    told: str,
+) -> None:
+    first = loaded()
+    doubled(first)
+    change(cache_folder(first.loop), monkeypatch)
+    again = loaded()
+    assert doubled(again) == [2.0, 4.0]
+    assert again.hits == 0
+    assert told in caplog.text
+
+
+def test_code_is_kept_where_only_its_user_may_look(package: Path, cache: Path) -> None:
+    before = os.umask(0)  # what numba writes, others may change; where it lies, they cannot go
+    try:
+        first = loaded()
+        doubled(first)
+        again = loaded()
+        doubled(again)
+    finally:
+        os.umask(before)
+    folder = cache_folder(first.loop)
+    parts = (folder, folder.parent, folder.parent.parent)
+    assert {stat.S_IMODE(part.stat().st_mode) for part in parts} == {0o700}
+    assert again.hits == 1
 
 
 def test_two_processes_that_compile_at_once_both_run(package: Path, cache: Path) -> None:
