@@ -107,8 +107,9 @@ def test_the_difference_test_keeps_its_level() -> None:
         common = rng.normal(0.0004, 0.01, 300)
         a, b = (common + rng.normal(0.0, 0.006, 300) for _ in range(2))
         shares += share_better(a, [b], 200, 10, rng)
-    refused_wrongly = np.mean(np.array(shares) >= 0.90)
-    assert 0.05 < refused_wrongly < 0.15  # nominal 0.10, standard error 0.019
+    # Nominal 0.10 and 0.05, the levels the gate asks for; standard errors 0.019 and 0.014.
+    assert 0.05 < np.mean(np.array(shares) >= 0.90) < 0.15
+    assert 0.01 < np.mean(np.array(shares) >= 0.95) < 0.09
 
 
 def reason(report: GateReport, test: str, subject: str | None = None) -> Reason:

@@ -1,7 +1,8 @@
 """Rates come with the exact interval."""
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from registry.rates import Rate
 
@@ -10,6 +11,13 @@ from registry.rates import Rate
 def test_the_interval_is_that_of_clopper_and_pearson(times: int, count: int) -> None:
     theirs = binomtest(times, count).proportion_ci(0.95, method="exact")
     assert Rate(times, count).interval() == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("truth", [0.005, 0.02, 0.05, 0.3, 0.8])
+def test_it_holds_the_truth_in_at_least_95_of_100_cases(truth: float) -> None:
+    intervals = [Rate(times, 200).interval() for times in range(201)]
+    holds = np.array([low <= truth <= high for low, high in intervals])
+    assert binom.pmf(np.arange(201), 200, truth)[holds].sum() >= 0.95
 
 
 def test_three_of_two_hundred_stay_below_five_percent_and_four_do_not() -> None:
