@@ -3,7 +3,9 @@
 Owns the SQLite file ``Home.promotions``: one append-only table whose rows are chained by hash.
 Triggers forbid changing or deleting a row; whoever gets around them breaks the chain, and every
 read notices. The newest row's hash is kept in a file beside it, so that rows cut off at the end
-are missed, too. Must not know what the entries mean (``registry/promotion.py``) nor MLflow.
+are missed, too. Who writes the whole chain and that file anew is found only by what stands
+elsewhere: versions in MLflow hold the hash of the entry that promoted them. Must not know what the
+entries mean (``registry/promotion.py``) nor MLflow.
 """
 
 import hashlib
@@ -128,6 +130,19 @@ def audit(path: Path) -> list[str]:
     elif head and head[1] not in {row[6] for row in rows}:
         found.append(f"{path}: entry {head[0]} is not the one that was written; it was replaced")
     return found
+
+
+def unguarded(path: Path) -> list[str]:
+    """Return a sentence where entries cut off at the end could not be told; empty when they could.
+
+    Only the file with the newest hash tells that; the next entry writes it again.
+    """
+    if not path.exists() or _head(path) or not read(path):
+        return []
+    return [
+        f"{_head_path(path)}: missing; without it nobody can tell whether entries were cut off at "
+        "the end of the ledger. Compare the ledger with a backup"
+    ]
 
 
 def _head_path(path: Path) -> Path:

@@ -225,7 +225,8 @@ def audit(home: Home, agents: Sequence[str]) -> list[str]:
     found = history.audit(home.promotions)
     if found:
         return [*found, "restore the ledger from a backup; its aliases cannot be judged without it"]
-    return [one for agent in agents for one in discrepancies(home, agent)]
+    headless = history.unguarded(home.promotions)
+    return headless + [one for agent in agents for one in discrepancies(home, agent)]
 
 
 def discrepancies(home: Home, agent: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Production changes through the gate or a named person, can go back, and leaves a record."""
 
+import hashlib
+import json
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -233,6 +235,47 @@ def test_a_ledger_that_was_cut_is_noticed(home: Home) -> None:
         database.execute("DELETE FROM entries WHERE id >= (SELECT max(id) - 1 FROM entries)")
     history.read(home.promotions)  # a chain that ends earlier is still a chain
     assert any("the ledger was cut" in s for s in promotion.discrepancies(home, "demo"))
+
+
+def rewritten(home: Home, number: int) -> None:
+    """Entry ``number`` says something else, and every hash from there on was made anew."""
+    with closing(sqlite3.connect(home.promotions)) as database, database:
+        database.execute("DROP TRIGGER entries_no_update")
+        rows = database.execute("SELECT * FROM entries ORDER BY id").fetchall()
+        previous = rows[number - 1][5]
+        for one in rows[number - 1 :]:
+            row = (*one[:5], previous)
+            if one[0] == number:
+                row = (*one[:4], one[4].replace('"by": "gate"', '"by": "ada"'), previous)
+            previous = hashlib.sha256(json.dumps(row).encode()).hexdigest()
+            database.execute(
+                "UPDATE entries SET body = ?, previous = ?, hash = ? WHERE id = ?",
+                (row[4], row[5], previous, one[0]),
+            )
+        database.execute(
+            "CREATE TRIGGER entries_no_update BEFORE UPDATE ON entries "
+            "BEGIN SELECT RAISE(ABORT, 'the promotion ledger is append-only'); END"
+        )
+
+
+def test_a_ledger_written_anew_is_noticed_by_its_newest_hash_and_by_the_versions(
+    home: Home,
+) -> None:
+    climb(home)
+    assert promotion.audit(home, ["demo"]) == []
+    rewritten(home, 4)
+    history.read(home.promotions)  # its chain is whole again
+    (replaced, advice) = promotion.audit(home, ["demo"])
+    assert "is not the one that was written; it was replaced" in replaced
+    assert "restore the ledger from a backup" in advice
+    # Even with the file of the newest hash gone: what was promoted holds the hash of its entry.
+    home.promotions.with_suffix(".head").unlink()
+    (headless, *found) = promotion.audit(home, ["demo"])
+    assert "promotions.head: missing" in headless
+    assert {one.split(" was promoted")[0] for one in found} == {
+        "demo: version 2",
+        "demo: version 3",
+    }
 
 
 def test_an_altered_ledger_answers_nothing(home: Home) -> None:
