@@ -202,6 +202,27 @@ def _model_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     _json(explain)
 
 
+def _watchdog_verb(verb: Callable[[str, str, str], Verb]) -> None:
+    watchdog = verb(
+        "watchdog",
+        "start the gateway, start it again when it dies, end it when it hangs and see to its "
+        "orders by `when_stopped` of each agent",
+        "ratchet watchdog -- --broker ibkr --processes",
+    )
+    watchdog.add_argument(
+        "--no-restart",
+        action="store_true",
+        help="when it has died or was ended, see to its orders and stay stopped (always so in live "
+        "mode, where a start takes the account typed)",
+    )
+    watchdog.add_argument(
+        "serve",
+        nargs="*",
+        metavar="ARGUMENT",
+        help="of `ratchet serve`, after `--`; a gateway that runs already is watched as it is",
+    )
+
+
 def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
     serve = verb(
         "serve",
@@ -246,6 +267,8 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         metavar="N",
         help="speed of the replay; 0 is as fast as possible; default: paper.bars_per_second",
     )
+
+    _watchdog_verb(verb)
 
     for name, does in (
         ("pause", "let an agent hold what it has"),

@@ -218,6 +218,13 @@ def serve(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def watchdog(home: Home, options: argparse.Namespace) -> int:
+    from serving.watchdog_process import watch_over
+
+    print(watch_over(home, _params(home), options.serve, not options.no_restart))
+    return 0
+
+
 def _typed(question: str) -> str:
     """Return what a person typed; without a terminal there is none."""
     return input(question) if sys.stdin.isatty() else ""

@@ -87,11 +87,13 @@ class Kind:
     ends: bool = False
 
 
+KILLED, RELEASED = "kill switch", "kill switch released"
 # What happens in the normal course of trading: in ledger and metrics, and nobody is told.
 ROUTINE = frozenset(
     {"bar skipped", "partial fill", "order cut", "stop", "target", "risk", "paused", "resumed"}
     | {"let go"}
     | {"account"}  # which one the session is bound to
+    | {"stopped"}  # a sleeve, by what is told in its own words
 )
 KINDS: Mapping[str, Kind] = {
     "link down": Kind("broker_lost", "critical", "broker link", lasts=True),
@@ -117,12 +119,18 @@ KINDS: Mapping[str, Kind] = {
     "feed stale": Kind("feed_stale", "warning", "feed", lasts=True),
     "stale bar": Kind("feed_stale", "warning", "feed"),
     "feed back": Kind("feed_stale", "info", "feed", ends=True),
-    "kill switch": Kind("kill_switch", "critical", "gateway", lasts=True),
-    "kill released": Kind("kill_switch", "warning", "gateway", ends=True),
+    KILLED: Kind("kill_switch", "critical", "gateway", lasts=True),
+    RELEASED: Kind("kill_switch", "warning", "gateway", ends=True),
     "settings": Kind("settings", "info", "gateway"),
     "settings refused": Kind("settings", "warning", "gateway"),
     "account clip": Kind("clip", "info", "risk"),
     "failed": Kind("failure", "critical", "worker"),
+    "gateway died": Kind("stalled", "critical", "watchdog", lasts=True),
+    "gateway hangs": Kind("stalled", "critical", "watchdog", lasts=True),
+    "gateway fenced": Kind("failure", "critical", "watchdog"),
+    "gateway runs": Kind("stalled", "info", "watchdog", ends=True),
+    "orders in doubt": Kind("failure", "critical", "watchdog"),
+    "watchdog gave up": Kind("failure", "critical", "watchdog"),
 }
 UNKNOWN = Kind("other", "warning", "worker")
 

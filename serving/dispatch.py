@@ -41,6 +41,7 @@ class Dispatch:
         self._cancels: list[str] = []  # to be gone before the next order
         self._next: Ticket | None = None  # the newest decision's order, not yet placed
         self._may_be_there = False  # ``_next`` may have been sent
+        self._held = 0.0  # the shares it was decided on
         self._hanging: dict[str, Ticket] = {}  # written, perhaps sent, not to be sent again
         self._time: datetime | None = None  # of the newest close
         self._version = ""
@@ -67,13 +68,18 @@ class Dispatch:
         state: State,
         time: datetime,
         version: str,
+        held: float | None = None,
     ) -> None:
-        """Let the decision of a close replace the one before, as far as the broker answers."""
+        """Let the decision of a close replace the one before, as far as the broker answers.
+
+        ``held``: the shares it was made on, where those of the close are not the newest known.
+        """
         if self._next is not None:
             self._hanging[self._next.order_ref] = self._next
         self._time, self._version = time, version
         self._standing = None  # a close renews what is gone
         self._next, self._may_be_there = ticket, False
+        self._held = float(state.shares[0, 0]) if held is None else held
         self._cancels = list(cancels)
         if ticket is not None:
             self._tickets[ticket.order_ref] = ticket
@@ -95,6 +101,16 @@ class Dispatch:
         except BrokerError as error:
             self.stopped = str(error)
             self._say("agent stopped", f"{error}; it orders nothing until the session is resumed")
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing that was written, sent or cancelled still waits for an answer."""
+        return not (self._next or self._hanging or self._cancels or self._told or self.stopped)
+
+    def held(self, state: State) -> float:
+        """Return the shares with what has been executed since the close."""
+        now = self._broker.preview(self._agent, state, self._rules)
+        return float(now.shares[0, 0])
 
     def hear(self, executions: Sequence[Execution]) -> None:
         """Write down what was executed, before the broker forgets it at midnight."""
@@ -132,6 +148,7 @@ class Dispatch:
             else:
                 self._hanging[ticket.order_ref] = ticket
         self._time, self._version = time, version
+        self._held = float(state.shares[0, 0])
         standing = [order.order_ref for order in working if not self._is_entry(order.order_ref)]
         self._recovered = float(state.shares[0, 0]), frozenset(standing)
 
@@ -157,7 +174,7 @@ class Dispatch:
         ticket = self._next
         report = self._broker.fate(ticket) if ticket and self._may_be_there else None
         if report is None:
-            self._clear(state)
+            self._clear()
         if ticket is None:
             return
         if report is None and self._is_overtaken(state):
@@ -169,10 +186,9 @@ class Dispatch:
         self._note(report)
         self._next = None
 
-    def _clear(self, state: State) -> None:
+    def _clear(self) -> None:
         """Cancel what the next order replaces; one that shrinks the position, stop and target."""
-        held = float(state.shares[0, 0])
-        if self._next is not None and self._next.shares * held < 0.0:
+        if self._next is not None and self._next.shares * self._held < 0.0:
             self._cancels += [ref for ref in self._exits() if ref not in self._cancels]
         while self._cancels:
             self._standing = None
@@ -180,8 +196,7 @@ class Dispatch:
             self._cancels.pop(0)
 
     def _is_overtaken(self, state: State) -> bool:
-        now = self._broker.preview(self._agent, state, self._rules)
-        return float(now.shares[0, 0]) != float(state.shares[0, 0])
+        return self.held(state) != self._held
 
     def _exits(self) -> dict[str, Report]:
         return {

@@ -39,10 +39,10 @@ class JsonFormatter(logging.Formatter):
 
 
 @contextmanager
-def logging_to(home: Home) -> Iterator[logging.Logger]:
-    """Give the worker's logger, writing to ``Home.logs`` while the block runs."""
+def logging_to(home: Home, file: str = "worker.jsonl") -> Iterator[logging.Logger]:
+    """Give a logger that writes to a file of ``Home.logs``, one process each, in this block."""
     handler = RotatingFileHandler(
-        home.make(home.logs) / "worker.jsonl", maxBytes=BYTES, backupCount=FILES, encoding="utf-8"
+        home.make(home.logs) / file, maxBytes=BYTES, backupCount=FILES, encoding="utf-8"
     )
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger(NAME)

@@ -180,7 +180,8 @@ class Sleeve:
             open_orders = {report.order_ref: report for report in self._broker.open_orders()}
             working = self._dispatch.entries(open_orders)
         after = engine.recall(self.state, policy == "flatten")
-        shares = float(after.pending_shares[0, 0])
+        held = self.held
+        shares = -held if policy == "flatten" else 0.0
         of: dict[str, Any] = {"session": self.session, "agent": self.name, "bar_time": time}
         before = self._ledger.rows(rows.Intervention, session=self.session, agent=self.name)
         replica = 1 + sum(1 for one in before if one.bar_time == time)
@@ -191,9 +192,19 @@ class Sleeve:
                 self._ledger.add_new(intent_of(ticket))
         self.state = after
         if self._dispatch:
-            self._dispatch.send(tuple(working), ticket, after, time, self.trader.version)
+            self._dispatch.send(tuple(working), ticket, after, time, self.trader.version, held)
         else:
             self._send(tuple(working), ticket, time)
+
+    @property
+    def held(self) -> float:
+        """Return the shares: of the newest close, and what a broker has executed since."""
+        return self._dispatch.held(self.state) if self._dispatch else float(self.state.shares[0, 0])
+
+    @property
+    def rests(self) -> bool:
+        """Whether no order of this sleeve waits for a word of the broker."""
+        return self._dispatch is None or self._dispatch.rests
 
     def hear(self, executions: Sequence[Execution]) -> None:
         """Between closes: write down what a broker across a network told, then mind the orders."""

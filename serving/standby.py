@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from core.errors import ExecutionError
 from core.home import Home
 from serving.lease import (
+    Holder,
     Lease,
     LeaseFile,
     Term,
@@ -47,7 +48,7 @@ def wait_for_turn(
         newest = file.newest()
         hung = newest is not None and newest.holder.home == str(home.root)
         if newest is not None and hung and lock_holder(home) == newest.holder.pid:
-            _end(home, file, newest, seconds)
+            end_silent(home, file, newest, seconds)
     finally:
         file.close()
 
@@ -56,11 +57,21 @@ def _free(newest: Term | None, now: datetime) -> bool:
     return newest is None or newest.expired(now) or is_gone(newest.holder)
 
 
-def _end(home: Home, file: LeaseFile, silent: Term, seconds: float) -> None:
-    """Raise the epoch, then end the process that holds this home's lock."""
-    term = file.claim(this_process("standby", home), seconds)
-    if term is None:  # it woke up, or another standby was first
-        return
+def end_silent(
+    home: Home,
+    file: LeaseFile,
+    silent: Term,
+    seconds: float,
+    role: str = "standby",
+    gone: Callable[[Holder], bool] = lambda _: False,
+) -> bool:
+    """Raise the epoch, then end the process that holds this home's lock; say whether it was done.
+
+    ``gone``: whose term need not have expired. SIGKILL, because what hangs hears nothing else.
+    """
+    term = file.claim(this_process(role, home), seconds, gone)
+    if term is None:  # it woke up, or another was first
+        return False
     lease = Lease(file, term, seconds)
     try:
         os.kill(silent.holder.pid, signal.SIGKILL)
@@ -74,3 +85,4 @@ def _end(home: Home, file: LeaseFile, silent: Term, seconds: float) -> None:
             time.sleep(LOOK_SECONDS / 10)
     finally:
         lease.give_back()
+    return True

@@ -22,6 +22,7 @@ from core.settings import Params
 from features.account import warm_up
 from serving import status, switch
 from serving.account import Account
+from serving.alerts import KILLED, RELEASED
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker, News, RemoteBroker, remote
 from serving.challengers import Challengers
@@ -58,7 +59,6 @@ from serving.watch import Watch, watching
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
 STATUS_SECONDS = 0.5
-KILLED, RELEASED = "kill switch", "kill switch released"
 
 
 class Worker:

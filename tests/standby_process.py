@@ -1,6 +1,7 @@
-"""A paper worker in a process of its own: ``python standby_process.py HOME SHELF SPEED [standby]``.
+"""A worker in a process of its own: ``python standby_process.py HOME SHELF SPEED [standby]``.
 
-Its lease is where RATCHET_LEASE says; SPEED is bars per second.
+Its lease is where RATCHET_LEASE says; SPEED is bars per second. It trades on paper, or with the
+real IBKR broker where IB_PORT names a gateway's port.
 """
 
 import os
@@ -8,10 +9,18 @@ import sys
 from pathlib import Path
 
 import serving_kit as world
+from ibkr_kit import FAST
 
 from core.home import Home
+from serving.brokers.ibkr import Access, IbkrBroker
+from serving.brokers.port import Broker
 from serving.standby import wait_for_turn
 from serving.worker import Worker
+
+
+def broker() -> Broker | None:
+    port = os.environ.get("IB_PORT")
+    return IbkrBroker(Access(port=int(port), client_id=7), FAST) if port else None
 
 
 def main() -> None:
@@ -19,7 +28,10 @@ def main() -> None:
     if sys.argv[4:] == ["standby"]:
         print("waiting", flush=True)
         wait_for_turn(home, os.environ)
-    Worker(home, world.params(), ["solo"], world.feed(speed), shelf=world.FolderShelf(shelf)).run()
+    Worker(
+        home, world.params(), ["solo"], world.feed(speed), shelf=world.FolderShelf(shelf),
+        broker=broker(),
+    ).run()  # fmt: skip
 
 
 if __name__ == "__main__":

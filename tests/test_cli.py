@@ -18,7 +18,7 @@ from registry import history
 
 VERBS = (
     "demo ingest retrain backtest compare promote register rollback whatwas audit parity explain "
-    "serve pause resume reload ledger status alerts up doctor shadow"
+    "serve watchdog pause resume reload ledger status alerts up doctor shadow"
 )
 
 

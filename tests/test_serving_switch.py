@@ -22,12 +22,13 @@ from core.errors import ConfigError, NotAllowed, StorageError
 from core.home import Home
 from flows import cli
 from serving import switch
+from serving.alerts import KILLED, RELEASED
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar, Instrument
 from serving.ledger import LedgerReader, rows
 from serving.switch import POLICIES, Policy
 from serving.switch_page import SwitchPage, page_of
-from serving.worker import KILLED, RELEASED, Worker
+from serving.worker import Worker
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
 TOKEN = "a token of some length"
