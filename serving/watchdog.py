@@ -39,6 +39,7 @@ class Limits:
     """How patient a watchdog is, in seconds; how long a silence is, the lease says."""
 
     kill: float = 15.0  # from a pressed kill switch to the gateway's word that it obeys
+    start: float = 120.0  # until a gateway that was started holds its home
     steady: float = 60.0  # a gateway that ran so long has not failed in a row
     longest_pause: float = 60.0  # before a start; it doubles from one second on
     failures: int = 5  # in a row, and it is not started again
@@ -107,7 +108,7 @@ class Watchdog:
         pid = lock_holder(self._home)
         if pid is None and self._child and self._child.poll() is None:
             self._silent += passed  # it starts, and holds nothing yet
-            if self._silent > STARTING * self._seconds:
+            if self._silent > self._limits.start:
                 self._child.kill()
         elif pid is not None:
             self._mind(pid, passed)
