@@ -59,7 +59,7 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root, self.home = root, Home(root / "home")
         self.port = ""  # of a fake TWS; empty: on paper
-        self.lease_seconds = "4"
+        self.lease_seconds = "60"
         self.dogs: list[Watchdog] = []
         self.started: list[subprocess.Popen[str]] = []
 
@@ -153,6 +153,8 @@ def test_a_gateway_that_is_asked_to_stop_is_not_started_again(place: Place) -> N
 def test_a_gateway_that_dies_or_hangs_is_ended_and_its_session_goes_on(
     place: Place, how: signal.Signals
 ) -> None:
+    if how == signal.SIGSTOP:
+        place.lease_seconds = "10"
     first = place.gateway()
     until("orders", lambda: len(place.rows(rows.Fill)) > 0)
     dog, watch = place.dog(place.command("0"), policy="flatten")
@@ -225,8 +227,8 @@ def test_what_a_hanging_gateway_left_at_the_broker_is_seen_to_and_nothing_else(
 ) -> None:
     exchange = tws.tws.exchange
     assert isinstance(exchange, Auctions)
-    if seen_by == "kill switch":
-        place.lease_seconds = "60"
+    if seen_by == "silence":
+        place.lease_seconds = "5"
     gateway = place.gateway()
     until("a bracket", lambda: {"stop", "target"} <= exchange.working().keys())
     exchange.closed = True
