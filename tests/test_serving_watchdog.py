@@ -232,7 +232,7 @@ def test_what_a_hanging_gateway_left_at_the_broker_is_seen_to_and_nothing_else(
     gateway = place.gateway()
     until("a bracket", lambda: {"stop", "target"} <= exchange.working().keys())
     exchange.closed = True
-    until("an open order", lambda: {"entry", "stop"} <= exchange.working().keys())
+    until("an open order", lambda: "entry" in exchange.working())
     gateway.send_signal(signal.SIGSTOP)
     ours = held(exchange)
     assert ours > 0.0
