@@ -67,9 +67,9 @@ class Place:
         script = str(HERE / "standby_process.py")
         return [sys.executable, script, str(self.home.root), str(self.root / "shelf"), speed]
 
-    def gateway(self, speed: str = "4") -> "subprocess.Popen[str]":
+    def gateway(self, speed: str = "4", *more: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            self.command(speed), env=self.environment, text=True,
+            [*self.command(speed), *more], env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.started.append(process)
