@@ -230,7 +230,7 @@ def _latency(printed: Any) -> tuple[list[float], float]:
 
 RETRAINING = Row(
     name="retraining",
-    work="retraining of one agent: 4 trials, 3 seeds, 2 folds, gate",
+    work="whole retraining of one agent, small",
     unit="an hour",
     ratchet=_ours("retraining"),
     peers=(Contender(RLLIB_RETRAINS, "bench.peers.rllib", "retraining"),),
