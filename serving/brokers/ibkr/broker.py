@@ -27,6 +27,7 @@ from serving.auction import TooLate, never
 from serving.brokers.ibkr import wire
 from serving.brokers.ibkr.access import Access, named
 from serving.brokers.ibkr.book import OrderBook
+from serving.brokers.ibkr.forgetting import forget
 from serving.brokers.ibkr.link import Link, Pace
 from serving.brokers.port import WORKING, Execution, News, Position, Report, Settled, Ticket
 
@@ -198,6 +199,8 @@ class IbkrBroker:
         answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
         with self._lock:
             self._events += self._book.hear(answer, completed_too)
+        working = {trade.order.permId for trade in open_orders}
+        forget(ib, working, {fill.execution.execId for fill in fills})
 
     def ask(self) -> None:
         """Ask IBKR for all it knows; ``BrokerUnavailable`` without an answer."""
