@@ -24,6 +24,11 @@ class FeedEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """The broker has told of an execution; what it was is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Let an agent hold what it has, or trade again."""
 
@@ -46,4 +51,4 @@ class Stop:
     reason: str
 
 
-Message = BarsArrived | FeedEnded | AliasMoved | AliasRefused | Pause | Reload | Stop
+Message = BarsArrived | FeedEnded | Filled | AliasMoved | AliasRefused | Pause | Reload | Stop

@@ -35,7 +35,7 @@ from serving.lease import leased
 from serving.ledger import Ledger, rows
 from serving.lock import worker_lock
 from serving.logs import logging_to
-from serving.messages import BarsArrived, FeedEnded, Message, Pause, Reload, Stop
+from serving.messages import BarsArrived, FeedEnded, Filled, Message, Pause, Reload, Stop
 from serving.metrics import Meters
 from serving.pairing import Lone, Pair
 from serving.process import on_signals
@@ -165,6 +165,7 @@ class Worker:
                 if self._remote:  # only now: it must know the ledger's orders as ours
                     self._remote.abandon(left_over(self._ledger, self._session))
                     self._remote.begin(account_of(self._ledger, self._session))
+                    self._remote.listen(lambda: self._queue.put(Filled()))
                 self._trade()
             except BaseException as error:
                 self._fail(error)

@@ -7,7 +7,7 @@ harmless, and fills are told by executions with ids of their own. Knows neither 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol, cast
@@ -157,6 +157,10 @@ class RemoteBroker(Broker, Protocol):
     ) -> None:
         """Take note, after a restart, of the executions the ledger knows, of those that are
         booked, and of the shares (by agent and symbol) that makes."""
+
+    def listen(self, filled: Callable[[], None]) -> None:
+        """Call ``filled`` from now on, in any thread, as soon as ``news`` holds a new execution or
+        the fee of one. It must neither wait nor raise."""
 
     def news(self) -> News:
         """Return what has happened since this was asked last."""

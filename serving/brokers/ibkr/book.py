@@ -178,13 +178,13 @@ class OrderBook:
         unbooked = [one for agent in self.symbols for one in self.unbooked(agent)]
         return held + sum(one.shares for one in unbooked if one.symbol == symbol)
 
-    def execute(self, told: Told) -> None:
-        """Take one execution, or a correction of one; hearing it again changes nothing."""
+    def execute(self, told: Told) -> bool:
+        """Take one execution, or a correction of one; return whether it was news."""
         ticket = self.tickets.get(told.order_ref)
         if ticket is None:
-            return
+            return False
         self.known.add(told.order_ref)
-        self._take(
+        return self._take(
             Execution(
                 exec_id=told.exec_id,
                 order_ref=told.order_ref,
@@ -202,15 +202,16 @@ class OrderBook:
     def ours(self, seen: Seen) -> bool:
         return seen.order_ref in self.tickets
 
-    def _take(self, execution: Execution) -> None:
+    def _take(self, execution: Execution) -> bool:
+        """Take an execution; return whether anything of it was not known."""
         base = base_of(execution.exec_id)
         known = self.told.get(base)
         if known and _number(execution.exec_id) < _number(known.exec_id):
-            return
+            return False
         if known and known.exec_id == execution.exec_id and not math.isnan(known.commission):
-            return
+            return False
         if known and math.isnan(execution.commission) and known.exec_id == execution.exec_id:
-            return
+            return False
         ref = execution.order_ref
         self._filled[ref] = self._filled.get(ref, 0.0) + execution.shares
         if known:
@@ -219,6 +220,7 @@ class OrderBook:
         self._news[execution.exec_id] = execution
         self._due.setdefault(execution.agent, set()).add(base)
         self._touch(ref)
+        return True
 
     def _compare(self, positions: dict[str, float]) -> list[tuple[str, str]]:
         """Hold the account against our own shares; what is beyond them is not ours."""

@@ -62,6 +62,7 @@ class IbkrBroker:
         self._one_at_a_time = asyncio.Lock()  # overlapping requests of one kind lose the first
         self._ready = threading.Event()  # linked, and everything has been asked
         self._said = threading.Event()
+        self._wake: Callable[[], None] = lambda: None
         self._doubt = False
         self._changed = asyncio.Event()
         self._refusals: dict[int, str] = {}  # by orderId of this connection
@@ -154,9 +155,11 @@ class IbkrBroker:
     def filled(self, fill: Fill) -> None:
         """Take an execution at once: it alone, since each answer tells all of the day again."""
         with self._lock:
-            self._book.execute(wire.told_of(fill))
+            fresh = self._book.execute(wire.told_of(fill))
         self._changed.set()
         self._said.set()
+        if fresh:  # told anew with every answer: only once is it worth waking anybody
+            self._wake()
 
     def tell(self, kind: str, detail: str) -> None:
         with self._lock:
@@ -367,6 +370,9 @@ class IbkrBroker:
     def wait_for_news(self, seconds: float) -> bool:
         """Wait until something is said, or for so long; return whether it was."""
         return self._said.wait(seconds)
+
+    def listen(self, filled: Callable[[], None]) -> None:
+        self._wake = filled
 
     def news(self) -> News:
         """Return what is new; ``NotAllowed`` once the link may never be made again."""
