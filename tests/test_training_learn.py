@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,15 @@ def test_other_seeds_give_other_weights() -> None:
     assert len(hashes) == 2
 
 
-def test_a_new_process_learns_the_same_weights() -> None:
+def test_a_new_process_learns_the_same_weights_after_one_that_was_killed() -> None:
     code = (
+        "import os, signal\n"
         "from training_kit import SMALL_SAC, small_lesson\n"
         "from training.learn import train\n"
+        "first = os.fork()\n"
+        "if not first:\n"
+        "    train(small_lesson(), lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "print(os.WTERMSIG(os.waitpid(first, 0)[1]))\n"
         "print(train(small_lesson()).weights_sha256)\n"
         "print(train(small_lesson(hyperparameters=SMALL_SAC, actions='continuous'))"
         ".weights_sha256)\n"
@@ -54,7 +60,8 @@ def test_a_new_process_learns_the_same_weights() -> None:
         check=True,
     ).stdout.split()
     sac = small_lesson(hyperparameters=SMALL_SAC, actions="continuous")
-    assert printed == [train(small_lesson()).weights_sha256, train(sac).weights_sha256]
+    assert int(printed[0]) == signal.SIGKILL  # in the middle: after its first report of two
+    assert printed[1:] == [train(small_lesson()).weights_sha256, train(sac).weights_sha256]
 
 
 def test_training_leaves_the_random_numbers_of_the_process_alone() -> None:
