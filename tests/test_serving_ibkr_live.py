@@ -32,6 +32,7 @@ from serving.brokers.ibkr import Access, IbkrBroker
 from serving.following import Published
 from serving.ibkr_feed import IbkrFeed, Tempo
 from serving.ledger import LedgerReader, rows
+from serving.ledger.shadow_rows import ShadowBar
 from serving.worker import Worker
 from sources.ibkr import values_of
 from sources.pacing import Pacer
@@ -95,6 +96,16 @@ class Bundles:
     def load(self, agent: str, published: Published) -> Bundle:
         return load_bundle(self._root / agent, published.bundle_sha256)
 
+    def named(self, agent: str) -> tuple[Published, ...]:
+        """Production's own network runs beside it as version 2."""
+        return (replace(self.production(agent), version="2"),)
+
+    def promote(self, agent: str, version: str, over: str, figures: str) -> str:
+        raise AssertionError("nothing is better than itself")
+
+    def drop(self, agent: str, version: str, figures: str) -> str:
+        raise AssertionError("21 bars decide nothing")
+
 
 class Free(Pacer):
     """Lets everything through at once."""
@@ -122,7 +133,14 @@ class Market:
         feed = IbkrFeed(replace(access, client_id=72), "XNYS", PACE, tempo, Free(), now)
         broker = IbkrBroker(access, PACE, now, cut_off("XNYS"))
         return Worker(
-            self.home, params(), list(AGENTS), feed, shelf=self.shelf, broker=broker, environment={}
+            self.home,
+            params(),
+            list(AGENTS),
+            feed,
+            shelf=self.shelf,
+            broker=broker,
+            challengers=self.shelf,
+            environment={},
         )
 
     @contextmanager
@@ -259,6 +277,12 @@ def test_two_sleeves_trade_minutes_and_hold_on_bars_that_came_too_late(tmp_path:
             for number in range(BEGUN + 17, BEGUN + 22):
                 found.minute(number)
                 found.closed(number - 1)
+            shadowed = len(AGENTS) * 21
+            found.until("shadows", lambda: len(found.read(ShadowBar)) == shadowed)
+        beside = found.read(ShadowBar)
+        assert [one.equity for one in beside] == [one.production_equity for one in beside]
+        assert {one.bar_time for one in beside if one.stale} == set(moments)
+        assert len({one.equity for one in beside}) > 10
         assert len(found.read(rows.Session)) == 1
         assert len(found.read(rows.Equity)) == len(AGENTS) * 21
         assert len(found.exchange.orders) > before
