@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,10 +20,12 @@ from pipelines.certificate import Certificate, Part, certificates_of, certify, r
 from registry.bundle import Bundle
 from serving import switch
 from serving.agent import Answer
+from serving.closing import Close
 from serving.deciding import LocalDesk, Trader
 from serving.feeds import ReplayFeed
 from serving.following import AliasMoved, Published
 from serving.history import FeedBar, Instrument
+from serving.ledger import LedgerReader, rows
 from serving.messages import Pause
 from serving.session import rules_of
 from serving.worker import Worker
@@ -69,6 +71,11 @@ def certified(home: Home, settings: Params, shelf: world.FolderShelf) -> list[Ce
     return certificates_of(home, found, material, rules_of(settings, "solo"), cash)
 
 
+def rows_of(home: Home, kind: type[rows.RowType]) -> list[rows.RowType]:
+    with LedgerReader(home.ledger) as ledger:
+        return ledger.rows(kind)
+
+
 def tamper(home: Home, sql: str, *values: Any) -> int:
     """Change the ledger as somebody would who got around its triggers."""
     with closing(sqlite3.connect(home.ledger)) as database:
@@ -108,7 +115,16 @@ def test_a_session_with_a_swap_is_certified_each_part_by_its_own_version(tmp_pat
 
 
 class Silent(LocalDesk):
-    """Its trader does not answer at some bars, as a process that misses its deadline."""
+    """Its trader does not answer at some bars, as a process that misses its deadline; behind a
+    late close that has ordered something, a person presses the kill switch."""
+
+    def __init__(self, press: Callable[[], None]) -> None:
+        self._press, self._closes = press, 0
+
+    def closed(self, close: Close) -> None:
+        self._closes += 1
+        if self._closes >= 28 and close.ticket is not None:
+            self._press()
 
     def trader(self, *arguments: Any) -> Trader:
         trader = super().trader(*arguments)
@@ -124,27 +140,29 @@ class Silent(LocalDesk):
 
 
 def steered(worker: Worker, home: Home, shelf: world.FolderShelf) -> dict[int, Callable[[], None]]:
-    now = worker._now
     return {
         12: lambda: worker._queue.put(Pause("solo", True, "a person")),
         18: lambda: worker._queue.put(Pause("solo", False, "a person")),
-        28: lambda: _press(home, now),
     }
-
-
-def _press(home: Home, now: Callable[[], datetime]) -> None:
-    switch.press(home, "a person", "a test", now(), "flatten")
 
 
 def test_paused_stopped_and_unanswered_bars_are_replayed_as_such(tmp_path: Path) -> None:
     settings = world.params()
-    home, shelf = session(tmp_path, settings, steered, Silent())
+
+    def press() -> None:
+        moment = datetime(2026, 3, 2, tzinfo=UTC)
+        switch.press(Home(tmp_path / "home"), "a person", "a test", moment, "flatten")
+
+    home, shelf = session(tmp_path, settings, steered, Silent(press))
     (one,) = certified(home, settings, shelf)
     assert one.passed, str(one)
     asked = recorded(home, 1)[0].weights()
     assert {5, 6} <= set(asked)
     assert len(asked) >= 10
     assert 0.0 in asked.values()
+    (stop,) = recorded(home, 1)[0].stops
+    orders = [one for one in rows_of(home, rows.Order) if one.bar_time == stop.bar_time]
+    assert any(one.status == "cancelled" for one in orders)
     assert "pauses, stops and missing answers, as recorded" in str(one)
     # Without the word of a person, a pause is a verdict nobody can explain.
     changed = tamper(home, "DELETE FROM risk_events WHERE kind = 'paused'")
