@@ -52,13 +52,16 @@ class Compared:
 
 def compared(home: Home, agent: str) -> list[Compared]:
     """Return every comparison of an agent, oldest first; none where nothing was traded yet."""
-    return [_compared(begun, bars, end) for begun, bars, end in _read(home, agent)]
+    found = _read(home, agent)
+    with_newest = max((begun.session for begun, _, _ in found), default=0)
+    return [_compared(begun, bars, end, with_newest) for begun, bars, end in found]
 
 
 def picture(home: Home, agent: str) -> Path | None:
     """Draw the comparisons that run, or else the newest; return the SVG's path, or None."""
     found = [one for one in _read(home, agent) if len(one[1]) > 1]
-    running = [one for one in found if one[2] is None]
+    newest = max((one[0].session for one in found), default=0)
+    running = [one for one in found if one[2] is None and one[0].session == newest]
     chosen = running or found[-1:]
     if not chosen:
         return None
@@ -87,8 +90,13 @@ def _key(row: ShadowBegun | ShadowBar | ShadowEnd) -> tuple[int, str, int]:
     return row.session, row.production_version, row.place
 
 
-def _compared(begun: ShadowBegun, bars: Sequence[ShadowBar], end: ShadowEnd | None) -> Compared:
+def _compared(
+    begun: ShadowBegun, bars: Sequence[ShadowBar], end: ShadowEnd | None, newest: int
+) -> Compared:
     last = bars[-1] if bars else None
+    verdict, reason = (end.verdict, end.reason) if end else ("continue", "")
+    if end is None and begun.session < newest:
+        verdict, reason = "over", f"session {newest} compares anew"
     return Compared(
         session=begun.session,
         agent=begun.agent,
@@ -104,8 +112,8 @@ def _compared(begun: ShadowBegun, bars: Sequence[ShadowBar], end: ShadowEnd | No
         needed=1.0 / begun.alpha,
         against=last.against if last else 1.0,
         needed_against=1.0 / begun.drop_alpha,
-        verdict=end.verdict if end else "continue",
-        reason=end.reason if end else "",
+        verdict=verdict,
+        reason=reason,
         to_promote=command(end) if end and end.verdict == "promote" else "",
     )
 

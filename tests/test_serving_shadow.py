@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from shadow_kit import ChallengerShelf, shelf_with
 
 from core.home import Home
 from core.settings import Params
+from pipelines import shadowing
 from registry import sequential
 from registry.bundle import Bundle
 from serving import ring, shadow
+from serving.feeds import ReplayFeed
 from serving.following import Published
+from serving.history import FeedBar, Instrument
 from serving.ledger import LedgerReader, rows
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.worker import Worker
@@ -32,8 +38,33 @@ def rows_of(home: Home, kind: type[rows.RowType], /, **equals: Any) -> list[rows
         return ledger.rows(kind, **equals)
 
 
-def traded(home: Home, settings: Params, shelf: ChallengerShelf) -> Home:
-    feed = world.feed()
+class Waiting(ReplayFeed):
+    """Shows the second half of its bars when version 2 is Production in the worker's ledger."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(world.market(), world.PAPER_BARS, 0.0)
+        self._home = home
+
+    def stream(
+        self, after: Mapping[Instrument, datetime], stop: threading.Event
+    ) -> Iterator[tuple[FeedBar, ...]]:
+        for number, bars in enumerate(super().stream(after, stop)):
+            deadline = time.monotonic() + 30.0
+            while number == world.PAPER_BARS // 2 and not self._moved():
+                if time.monotonic() > deadline:
+                    raise TimeoutError("version 2 did not become Production")
+                time.sleep(0.02)
+            yield bars
+
+    def _moved(self) -> bool:
+        moved = rows_of(self._home, rows.AliasChange, agent="solo", model_version="2")
+        return bool(moved)
+
+
+def traded(
+    home: Home, settings: Params, shelf: ChallengerShelf, feed: ReplayFeed | None = None
+) -> Home:
+    feed = feed or world.feed()
     Worker(home, settings, AGENTS, feed, shelf=shelf, challengers=shelf, environment={}).run()
     return home
 
@@ -203,9 +234,13 @@ def test_the_better_one_is_promoted_or_a_person_is_asked_to(
     # A test that is won when there are ten pairs: which policy earns more is not the question.
     monkeypatch.setattr(sequential, "log_wealth", lambda x: np.arange(len(x)) - 9.0 + 1.5)
     shelf = shelf_with(tmp_path / "shelf", settings, v2=21)
-    home = traded(Home(tmp_path / "home"), settings, shelf)
+    home = Home(tmp_path / "home")
+    traded(home, settings, shelf, Waiting(home) if promotes else None)
     end = rows_of(home, ShadowEnd, agent="solo")[0]
     assert end.verdict == "promote"
+    versions = [one.model_version for one in rows_of(home, rows.Decision, agent="solo")]
+    assert versions == sorted(versions)
+    assert set(versions) == ({"1", "2"} if promotes else {"1"})
     told = [event.detail for event in rows_of(home, rows.RiskEvent, kind="shadow", agent="solo")]
     if promotes:
         figures = ring.figures(end)
@@ -249,3 +284,18 @@ def told(home: Home, kind: type[rows.Row]) -> list[tuple[Any, ...]]:
 def test_without_challengers_nothing_is_recorded(tmp_path: Path, settings: Params) -> None:
     home = traded(Home(tmp_path / "home"), settings, shelf_with(tmp_path / "shelf", settings))
     assert rows_of(home, ShadowBegun) == []
+
+
+def test_every_comparison_is_shown_with_books_wealth_and_verdict(lived: Home) -> None:
+    own, other = shadowing.compared(lived, "solo")
+    assert (own.challenger, own.bars, own.needed, own.verdict) == ("2", 40, 40.0, "continue")
+    last = rows_of(lived, ShadowBar, agent="solo", model_version="3")[-1]
+    assert (other.equity, other.evidence) == (last.equity, last.evidence)
+    assert f"version 3 beside Production 1, session 1, 40 bars: book {last.equity:,.2f}" in str(
+        other
+    )
+    drawn = shadowing.picture(lived, "solo")
+    assert drawn is not None
+    assert "solo: version 3 beside 1" in drawn.read_text()
+    assert shadowing.compared(lived, "nobody") == []
+    assert shadowing.picture(lived, "nobody") is None
