@@ -44,7 +44,7 @@ lint: $(STAMP) ## style, types and the import line
 	$(BIN)/lint-imports
 
 test: lint ## everything CI checks
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 faults: $(STAMP) ## what breaks at a broker, against a fake TWS; fills docs/reliability.md
 	@$(BIN)/python -m pytest -n $(JOBS) tests/test_serving_faults.py \

@@ -2,14 +2,32 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flows_kit import Served, serving_prefect
+from xdist.scheduler import LoadFileScheduling
 
 from core import telemetry
 from core.home import PROJECT, Home
 
 telemetry.switch_off()
+
+SERVED = {"tests/test_flows_deployments.py", "tests/test_flows_leftovers.py"}
+
+
+class ByFile(LoadFileScheduling):
+    """Hands whole files to the test processes: what a file sets up is set up once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "served" if file in SERVED else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Replace the choice of --dist: xdist's groups go unheeded with the pytest pinned here."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,8 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Return a home of the session with a real Prefect server and every deployment served.
 
-    Starting it takes half a minute of a core: tests that use it belong to the xdist group
-    ``prefect``, so that one process has it and no other.
+    Starting it takes half a minute of a core: the files that use it are in SERVED, so that one
+    process has it and no other.
     """
     home = Home(tmp_path_factory.mktemp("served"))
     home.make(home.workspace)

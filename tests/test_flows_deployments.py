@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from flows_kit import Served, browsing, wait_for
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 AGENTS = ("aapl", "ixic3x")  # of params.yaml; `planted` is for the demo only
 EACH = ("retrain", "monitor", "rollback")
 EXPECTED = {"ingest-all", "parity-all"} | {f"{f}-{a}" for f in EACH for a in AGENTS}

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 NOW = datetime.now(UTC)  # the server stamps the runs with its own clock
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 
 @pytest.fixture
 def client(served: Served) -> Iterator["SyncPrefectClient"]:

@@ -12,8 +12,6 @@ import pytest
 from core.home import PROJECT, Home
 from flows import servers
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
 
 @pytest.fixture
 def up(home: Home) -> Iterator[subprocess.Popen[str]]:

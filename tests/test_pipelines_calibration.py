@@ -18,8 +18,6 @@ from pipelines.calibration import Result, first_bars, found_after, histories, se
 from pipelines.histories import History
 from registry.evidence import Stress
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 WANTED = [History("bootstrapped", 1), History("trending", 0, 3.0)]
 
 

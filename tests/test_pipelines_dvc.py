@@ -167,16 +167,11 @@ def through_s3(home: Home) -> dict[str, str]:
     return lying(home)
 
 
-dvc_runs = pytest.mark.xdist_group("dvc")
-
-
-@dvc_runs
 def test_every_stage_runs_once_and_a_second_repro_does_nothing(story: Story) -> None:
     assert story.first == stages("AAA") | stages("BBB")
     assert story.second == set()
 
 
-@dvc_runs
 def test_new_bars_make_a_new_snapshot_and_only_their_stages_run(story: Story) -> None:
     assert story.after_new_bars == stages("AAA")
     before, after = of("AAA", story.made), of("AAA", story.renewed)
@@ -185,20 +180,17 @@ def test_new_bars_make_a_new_snapshot_and_only_their_stages_run(story: Story) ->
     assert of("BBB", story.made) == of("BBB", story.renewed)
 
 
-@dvc_runs
 def test_deleted_datasets_come_back_byte_for_byte(story: Story) -> None:
     assert story.after_loss == stages("AAA")
     assert story.remade == of("AAA", story.renewed)
     assert len(story.remade) == len(OUTPUTS)
 
 
-@dvc_runs
 def test_datasets_come_back_from_s3_byte_for_byte(story: Story) -> None:
     assert story.pulled == story.renewed
     assert len(story.pulled) == 2 * len(OUTPUTS)
 
 
-@dvc_runs
 def test_a_refused_snapshot_leaves_the_last_good_dataset_in_place(story: Story) -> None:
     assert "AAA: the data gate refuses these bars" in story.refusal
     assert "expected at most 0.001" in story.refusal

@@ -26,8 +26,6 @@ from sources.files import parquet_bytes, write_whole
 from sources.planted import planted_bars
 from training.study import trials_ever
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 NOW = datetime(2024, 3, 2, 21, tzinfo=UTC)
 LATER_BARS = 40
 

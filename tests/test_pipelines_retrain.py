@@ -25,8 +25,6 @@ from training.lesson import Trained
 from training.splits import divide, walk_forward
 from training.study import trials_ever
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 NOW = datetime(2024, 3, 2, 21, tzinfo=UTC)
 
 

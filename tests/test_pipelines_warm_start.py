@@ -23,8 +23,6 @@ from registry.bundle import card_of
 from registry.connection import connect
 from training.export import unpack
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 NOW = datetime(2024, 3, 2, 21, tzinfo=UTC)
 PLANTED = {"symbol": "PLANTED", "source": "planted", "schedule": "none"}
 AGENTS = {

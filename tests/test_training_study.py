@@ -31,8 +31,6 @@ from training.study import (
 )
 from training.workers import require_trained, train_all
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
