@@ -1,6 +1,6 @@
 """Calibration: the whole pipeline on markets whose truth is known, to measure the gate.
 
-    python -m pipelines.calibration [--histories 200] [--planted 20] [--page docs/evidence.md]
+    python -m pipelines.calibration [--histories 200] [--planted 20] [--page FILE] [--check]
 
 Owns which histories are run, the settings they share, and one result file per history, written
 whole: killed at any point and called again, it goes on with the histories that lack one. A
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import CorruptFile, RatchetError
+from core.errors import CorruptFile, RatchetError, RegistryError
 from core.home import PROJECT, Home
 from core.progress import Progress, Report
 from core.settings import Params, load_params, parse_params
@@ -35,6 +35,7 @@ from registry import attempts, models
 from registry.connection import connect
 from registry.evidence import Evidence
 from registry.gate import judge
+from registry.rates import Rate
 from sources.files import parquet_bytes, write_whole
 from training import workers
 from training.stress import capacity
@@ -43,6 +44,9 @@ AGENT, SYMBOL, SIZE = "history", "HISTORY", "calibration"
 NOW = datetime(2025, 1, 2, tzinfo=UTC)  # after every made-up bar
 QUARTER_BARS = 63
 FIRST = 100  # number of the first history: on those before it the thresholds were chosen
+FALSE_AT_MOST, FOUND_AT_LEAST = 0.05, 0.8  # of markets without an edge; of edges from STRONG on
+STRONG = 2.0
+SURE = 0.99  # confidence at which results contradict either
 
 # What differs from params.yaml: less work per history, and a longer hold-out.
 CHANGES: Mapping[str, Any] = {
@@ -225,6 +229,23 @@ def read(path: Path) -> Result:
         raise CorruptFile(f"{path}: is no result of a history ({error}); delete it") from error
 
 
+def require_calibrated(results: Sequence[Result]) -> None:
+    """Raise ``RegistryError`` where so many promotions, or so few, contradict what is promised."""
+    without = [one.promoted for one in results if not one.history.edge]
+    strong = [one.promoted for one in results if one.history.edge >= STRONG]
+    false, found = Rate(sum(without), len(without)), Rate(sum(strong), len(strong))
+    if false.interval(SURE)[0] > FALSE_AT_MOST:
+        raise RegistryError(
+            f"{false.times} of {false.count} markets without an edge were promoted, more than a "
+            f"gate does that errs in {FALSE_AT_MOST:.0%}; see which tests let them pass"
+        )
+    if found.interval(SURE)[1] < FOUND_AT_LEAST:
+        raise RegistryError(
+            f"{found.times} of {found.count} planted edges of {STRONG:g} and more were found, "
+            f"fewer than by a gate that finds {FOUND_AT_LEAST:.0%}; see which tests refused them"
+        )
+
+
 def _show(progress: Progress) -> None:
     sys.stdout.write(f"{progress.text}\n")
     sys.stdout.flush()
@@ -237,6 +258,9 @@ def main() -> int:
     parser.add_argument(
         "--planted", type=int, default=20, help="markets of every kind and size of edge"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="fail where the rates contradict 5 %% and 80 %%"
+    )
     parser.add_argument("--page", type=Path, help="Markdown page whose results are replaced")
     asked = parser.parse_args()
     try:
@@ -248,6 +272,8 @@ def main() -> int:
         sys.stdout.write(outcome)
         if asked.page is not None:
             calibration_page.write(asked.page, outcome, results)
+        if asked.check:
+            require_calibrated(results)
     except RatchetError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -1,5 +1,6 @@
 """The calibration runs the real pipeline, keeps what it has, and counts what came out."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import ray
 from registry_kit import QUICK, strong
 
-from core.errors import ConfigError, CorruptFile
+from core.errors import ConfigError, CorruptFile, RegistryError
 from core.home import PROJECT, Home
 from core.progress import Progress
 from core.settings import Params, load_params
@@ -64,6 +65,24 @@ def test_other_settings_are_other_results(run: tuple[Home, list[Result]]) -> Non
     home = run[0]
     other = quick().model_copy(update={"gate": quick().gate.model_copy(update={"seed": 1})})
     assert calibration.folder_of(home, other) != calibration.folder_of(home, quick())
+
+
+@pytest.mark.parametrize(
+    ("false", "found", "said"),
+    [
+        (0, 4, ""),
+        (2, 1, ""),  # of 10 and of 4: a gate of 5 % and 80 % may do so
+        (4, 4, "4 of 10 markets without an edge were promoted"),
+        (0, 0, "0 of 4 planted edges of 2 and more were found"),
+    ],
+)
+def test_rates_that_contradict_the_promise_are_an_error(false: int, found: int, said: str) -> None:
+    markets = [(History("bootstrapped", n), n < false) for n in range(10)]
+    markets += [(History("trending", n, 1.5), False) for n in range(9)]
+    markets += [(History("reverting", n, 2.0), n < found) for n in range(4)]
+    results = [Result(one, "", promoted, (), 0.0, 0.0, None, 0.0) for one, promoted in markets]
+    with pytest.raises(RegistryError, match=said) if said else contextlib.nullcontext():
+        calibration.require_calibrated(results)
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
