@@ -6,7 +6,8 @@ A worker with one agent trades 1-minute bars through ``ib_async`` and the fake T
 each in a process of its own. Every bar asks for a new weight, so every bar sends an order: it is
 put on the worker's queue, features and decision are computed (a 64×64 network, every indicator),
 risk judges, the ledger commits the bar with the intent (synchronous = FULL), and the order's bytes
-leave. Timed from the queue to the socket; the next bar comes when this one's order is confirmed.
+leave. Timed from the queue to the socket; the next bar comes PAUSE_SECONDS after this one's order
+is confirmed, by when its fill is told and asked after: between real minutes there is more.
 
 Also printed: how long the worker needs between two bars to seat another version whose bundle is
 loaded (hot swap and rollback are the same), the ledger's note of it included; and how long no
@@ -48,6 +49,7 @@ SYMBOL = kit.symbols(1)[0]
 HISTORY_SESSIONS = 21  # the features look 20 sessions back
 PLACE_ORDER = "3\0"
 SWAPS = 200
+PAUSE_SECONDS = 0.05
 LIMITS = {"stop_loss": None, "take_profit": None, "reduce_drawdown": None, "halt_drawdown": None}
 
 
@@ -112,7 +114,9 @@ def work(root: Path, port: int, control: Any) -> None:
     def seat(name: str, loaded: Bundle, signal: History, traded: History) -> EveryBar:
         return EveryBar(name, "1", loaded, signal, traded)
 
-    worker = kit.make_worker(root, port, control, settings(), frames, first, bundle, seat, leaving)
+    worker = kit.make_worker(
+        root, port, control, settings(), frames, first, bundle, seat, leaving, PAUSE_SECONDS
+    )
     worker.run()
     count = min(len(left), len(arrived))
     control.send([1e3 * (b - a) for a, b in zip(left[:count], arrived[:count], strict=True)])

@@ -160,10 +160,12 @@ class Minutes(Calm):
         broker: IbkrBroker,
         desk: Desk,
         leaving: Callable[[], None] = lambda: None,
+        pause: float = 0.0,
     ) -> None:
         self._frames = {instrument(symbol): frame for symbol, frame in frames.items()}
         self._first = first
         self._control, self._broker, self._desk, self._leaving = control, broker, desk, leaving
+        self._pause = pause  # seconds before a minute, for what is still being asked and told
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         moment: datetime = self._frames[instruments[0]].index[self._first - 1].to_pydatetime()
@@ -185,7 +187,11 @@ class Minutes(Calm):
         for place in range(newest + 1, len(clock)):
             self._control.send(place)
             self._control.recv()
-            yield from self._settled(stop)
+            if self._pause:
+                stop.wait(self._pause)
+                yield from self._passed(())
+            else:
+                yield from self._settled(stop)
             bars = tuple(
                 FeedBar(one, times[place], tuple(map(float, numbers[place])))
                 for one, numbers in values.items()
@@ -285,11 +291,12 @@ def make_worker(
     bundle: Any,
     seat: Callable[[str, Any, History, History], Any],
     leaving: Callable[[], None] = lambda: None,
+    pause: float = 0.0,
 ) -> Worker:
     """Return a worker on minutes, its broker being IBKR's."""
     desk = Desk(seat)
     broker = IbkrBroker(Access(port=port, client_id=7), PACE)
-    feed = Minutes(frames, first, control, broker, desk, leaving)
+    feed = Minutes(frames, first, control, broker, desk, leaving, pause)
     agents = [agent_of(symbol) for symbol in frames]
     return Worker(
         Home(root / "home"), chosen, agents, feed, shelf=OneModel(bundle), broker=broker,
