@@ -254,7 +254,7 @@ def _running_verbs(verb: Callable[[str, str, str], Verb]) -> None:
         "--standby",
         action="store_true",
         help="wait until the gateway that trades is dead or silent for RATCHET_LEASE_SECONDS (60), "
-        "then take its place; RATCHET_LEASE names the lease both see (lease.db of the home)",
+        "then take its place; RATCHET_LEASE names the lease both see (lease of the home)",
     )
     serve.add_argument(
         "--processes",

@@ -1,31 +1,31 @@
 """The lease: which gateway trades an account, one at a time, told by an epoch that only grows.
 
-Owns the file both the gateway and whoever may take its place can see (RATCHET_LEASE, else
-``lease.db`` of the home): one row per epoch. The newest epoch is the holder's; an older one is
-fenced, whatever it believes. Clocks decide only when a silent holder may be replaced, never who
-may order. Knows neither brokers nor the ledger.
+Owns the folder both the gateway and whoever may take its place can see (RATCHET_LEASE, else
+``lease`` of the home): one file per epoch, which its holder alone rewrites. The newest epoch is the
+holder's; an older one is fenced, whatever it believes. Nothing is ever locked: a process that
+freezes in the middle of a write holds up nobody. Clocks decide only when a silent holder may be
+replaced, never who may order. Knows neither brokers nor the ledger.
 """
 
+import json
 import os
 import socket
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from core.errors import ConfigError, Fenced, NotAllowed, StorageError
 from core.home import Home
+from sources.files import write_whole
 
 SECONDS = 60.0  # a holder silent for so long may be replaced; RATCHET_LEASE_SECONDS
 STARTING = 4.0  # times as long: connecting and loading models takes a while
 RENEWALS = 6  # in the time of a lease
 
-_TABLE = """CREATE TABLE IF NOT EXISTS terms (epoch INTEGER PRIMARY KEY, role TEXT NOT NULL,
-    host TEXT NOT NULL, pid INTEGER NOT NULL, home TEXT NOT NULL, taken_at REAL NOT NULL,
-    renewed_at REAL NOT NULL, seconds REAL NOT NULL) STRICT"""
+KEPT = 16  # epochs; older ones say nothing any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,122 +75,116 @@ def this_process(role: str, home: Home) -> Holder:
     return Holder(role, socket.gethostname(), os.getpid(), str(home.root))
 
 
-class LeaseFile:
-    """The terms on disk; every change is one transaction that sees the newest."""
+class LeaseFolder:
+    """The terms on disk. An epoch begins by a link, which one process alone can make."""
 
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Raises ``StorageError`` where the file cannot be made or is none of ours."""
+        """Raises ``StorageError`` where the folder cannot be made or read."""
         self.path = path
         self._now = now
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=5.0, isolation_level=None, check_same_thread=False
-            )
-            # No WAL: its shared memory does not reach another machine.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute(_TABLE)
-        except (OSError, sqlite3.Error) as error:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise self._unusable(error) from error
+        self.newest()
 
-    def close(self) -> None:
-        self._connection.close()
+    def newest_epoch(self) -> int:
+        """Return the epoch that counts, 0 where none has begun."""
+        try:
+            return max((int(name) for name in os.listdir(self.path) if name.isdigit()), default=0)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def newest(self) -> Term | None:
         """Return the term that counts."""
-        try:
-            found = self._connection.execute(
-                "SELECT epoch, role, host, pid, home, renewed_at, seconds FROM terms "
-                "ORDER BY epoch DESC LIMIT 1"
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        if found is None:
+        epoch = self.newest_epoch()
+        if epoch == 0:
             return None
-        epoch, role, host, pid, home, renewed_at, seconds = found
-        moment = datetime.fromtimestamp(renewed_at, UTC)
-        return Term(epoch, Holder(role, host, pid, home), moment, seconds)
+        try:
+            told = json.loads((self.path / str(epoch)).read_bytes())
+            moment = datetime.fromtimestamp(told["renewed_at"], UTC)
+            return Term(epoch, Holder(**told["holder"]), moment, float(told["seconds"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise self._unusable(error, epoch) from error
 
     def claim(
         self, holder: Holder, seconds: float, gone: Callable[[Holder], bool] = lambda _: False
     ) -> Term | None:
-        """Begin the next epoch; None while another holder's has not expired and is not ``gone``."""
-        with self._transaction():
-            newest, now = self.newest(), self._now()
-            if newest is not None and gone(newest.holder):
-                newest = replace(newest, seconds=0.0, renewed_at=now)
-            term = claimed(newest, holder, now, seconds)
-            if term is not None:
-                self._write(term)
+        """Begin the next epoch; None while another holder's has not expired and is not ``gone``,
+        and where another process began it first."""
+        newest, now = self.newest(), self._now()
+        if newest is not None and gone(newest.holder):
+            newest = replace(newest, seconds=0.0, renewed_at=now)
+        term = claimed(newest, holder, now, seconds)
+        if term is None:
+            return None
+        draft = self.path / f".{socket.gethostname()}-{os.getpid()}"
+        write_whole(draft, _told(term))
+        try:
+            os.link(draft, self.path / str(term.epoch))
+            (self.path / str(term.epoch - KEPT)).unlink(missing_ok=True)
+        except FileExistsError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        finally:
+            draft.unlink()
         return term
 
     def renew(self, epoch: int, seconds: float) -> None:
         """Say that the holder lives; raise ``Fenced`` where it is none any more."""
-        with self._transaction():
-            newest = self.newest()
-            if newest is None:
-                raise Fenced(f"{self.path}: the lease of epoch {epoch} is gone; nothing is ordered")
-            self._write(renewed(newest, epoch, self._now(), seconds))
+        newest = self.newest()
+        if newest is None:
+            raise Fenced(f"{self.path}: the lease of epoch {epoch} is gone; nothing is ordered")
+        term = renewed(newest, epoch, self._now(), seconds)
+        write_whole(self.path / str(epoch), _told(term))
 
-    def _write(self, term: Term) -> None:
-        who, moment = term.holder, term.renewed_at.timestamp()
-        self._connection.execute(
-            "INSERT INTO terms VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (epoch) DO UPDATE SET "
-            "renewed_at = excluded.renewed_at, seconds = excluded.seconds",
-            (term.epoch, who.role, who.host, who.pid, who.home, moment, moment, term.seconds),
-        )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-
-    def _unusable(self, error: Exception) -> StorageError:
+    def _unusable(self, error: Exception, epoch: int | None = None) -> StorageError:
+        place = self.path if epoch is None else self.path / str(epoch)
         return StorageError(
-            f"{self.path}: the lease cannot be read or written ({error}); nothing is ordered "
-            "without it"
+            f"{place}: the lease cannot be read or written ({error}); nothing is ordered without it"
         )
+
+
+def _told(term: Term) -> bytes:
+    told = {
+        "holder": asdict(term.holder),
+        "renewed_at": term.renewed_at.timestamp(),
+        "seconds": term.seconds,
+    }
+    return json.dumps(told).encode()
 
 
 class Lease:
     """A term held by this process: renewed while it lives, looked at before every order."""
 
-    def __init__(self, file: LeaseFile, term: Term, seconds: float) -> None:
-        self._file = file
+    def __init__(self, folder: LeaseFolder, term: Term, seconds: float) -> None:
+        self._folder = folder
         self._seconds = seconds
         self._renewed = time.monotonic()
         self.epoch = term.epoch
 
     def check(self) -> None:
         """Raise ``Fenced`` unless this process's epoch is the newest."""
-        newest = self._file.newest()
-        if newest is None or newest.epoch != self.epoch:
-            self._file.renew(self.epoch, self._seconds)  # says by whom
+        if self._folder.newest_epoch() != self.epoch:
+            self._folder.renew(self.epoch, self._seconds)  # says by whom
 
     def beat(self, at_once: bool = False) -> None:
         """Say that this process lives, a few times in the lease's time; raise ``Fenced``."""
         due = time.monotonic() - self._renewed >= self._seconds / RENEWALS
         if due or at_once:
-            self._file.renew(self.epoch, self._seconds)
+            self._folder.renew(self.epoch, self._seconds)
             self._renewed = time.monotonic()
 
     def give_back(self) -> None:
         """Let the next holder begin without waiting; no word where this one is fenced."""
-        newest = self._file.newest()
-        if newest is not None and newest.epoch == self.epoch:
-            self._file.renew(self.epoch, 0.0)
+        if self._folder.newest_epoch() == self.epoch:
+            self._folder.renew(self.epoch, 0.0)
 
 
 def lease_path(home: Home, environment: Mapping[str, str]) -> Path:
     named = environment.get("RATCHET_LEASE", "")
-    return Path(named).expanduser() if named else home.root / "lease.db"
+    return Path(named).expanduser() if named else home.root / "lease"
 
 
 def lease_seconds(environment: Mapping[str, str]) -> float:
@@ -235,20 +229,17 @@ def leased(
     Raises ``NotAllowed`` naming who holds it.
     """
     seconds = lease_seconds(environment)
-    file = LeaseFile(lease_path(home, environment), now)
+    folder = LeaseFolder(lease_path(home, environment), now)
+    me = this_process(role, home)
+    term = folder.claim(me, seconds * STARTING, lambda who: is_gone(who, me.home))
+    if term is None:
+        newest = folder.newest()
+        raise NotAllowed(
+            f"{folder.path}: {newest.holder if newest else 'another gateway'} trades this "
+            "account; stop it first, or let `ratchet serve --standby` wait for its place"
+        )
+    lease = Lease(folder, term, seconds)
     try:
-        me = this_process(role, home)
-        term = file.claim(me, seconds * STARTING, lambda who: is_gone(who, me.home))
-        if term is None:
-            newest = file.newest()
-            raise NotAllowed(
-                f"{file.path}: {newest.holder if newest else 'another gateway'} trades this "
-                "account; stop it first, or let `ratchet serve --standby` wait for its place"
-            )
-        lease = Lease(file, term, seconds)
-        try:
-            yield lease
-        finally:
-            lease.give_back()
+        yield lease
     finally:
-        file.close()
+        lease.give_back()

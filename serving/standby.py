@@ -16,7 +16,7 @@ from core.home import Home
 from serving.lease import (
     Holder,
     Lease,
-    LeaseFile,
+    LeaseFolder,
     Term,
     is_gone,
     lease_path,
@@ -41,16 +41,13 @@ def wait_for_turn(
     gateway of this home cannot be ended.
     """
     seconds = lease_seconds(environment)
-    file = LeaseFile(lease_path(home, environment), now)
-    try:
-        while not _free(file.newest(), now()):
-            pause(LOOK_SECONDS)
-        newest = file.newest()
-        hung = newest is not None and newest.holder.home == str(home.root)
-        if newest is not None and hung and lock_holder(home) == newest.holder.pid:
-            end_silent(home, file, newest, seconds)
-    finally:
-        file.close()
+    folder = LeaseFolder(lease_path(home, environment), now)
+    while not _free(folder.newest(), now()):
+        pause(LOOK_SECONDS)
+    newest = folder.newest()
+    hung = newest is not None and newest.holder.home == str(home.root)
+    if newest is not None and hung and lock_holder(home) == newest.holder.pid:
+        end_silent(home, folder, newest, seconds)
 
 
 def _free(newest: Term | None, now: datetime) -> bool:
@@ -59,7 +56,7 @@ def _free(newest: Term | None, now: datetime) -> bool:
 
 def end_silent(
     home: Home,
-    file: LeaseFile,
+    folder: LeaseFolder,
     silent: Term,
     seconds: float,
     role: str = "standby",
@@ -69,10 +66,10 @@ def end_silent(
 
     ``gone``: whose term need not have expired. SIGKILL, because what hangs hears nothing else.
     """
-    term = file.claim(this_process(role, home), seconds, gone)
+    term = folder.claim(this_process(role, home), seconds, gone)
     if term is None:  # it woke up, or another was first
         return False
-    lease = Lease(file, term, seconds)
+    lease = Lease(folder, term, seconds)
     try:
         os.kill(silent.holder.pid, signal.SIGKILL)
         deadline = time.monotonic() + END_SECONDS

@@ -23,7 +23,7 @@ from serving.alerts import KILLED, RELEASED
 from serving.brokers.port import Broker
 from serving.caretaker import Caretaker
 from serving.fencing import fenced
-from serving.lease import STARTING, LeaseFile, lease_path, lease_seconds, leased
+from serving.lease import STARTING, LeaseFolder, lease_path, lease_seconds, leased
 from serving.ledger import Ledger, LedgerReader, rows
 from serving.lock import lock_holder, worker_lock
 from serving.logs import NAME
@@ -68,7 +68,7 @@ class Watchdog:
         self._broker, self._watch, self._environment = broker, watch, environment
         self._restart, self._limits, self._clock, self._now = restart, limits, clock, now
         self._seconds = lease_seconds(environment)
-        self._lease = LeaseFile(lease_path(home, environment), now)
+        self._lease = LeaseFolder(lease_path(home, environment), now)
         self._log = logging.getLogger(NAME)
         self._child: subprocess.Popen[bytes] | None = None
         self._watched = False  # a gateway ran at the last look
@@ -98,7 +98,6 @@ class Watchdog:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        self._lease.close()
 
     def look(self) -> None:
         """See how the gateway is, and do what that asks for."""

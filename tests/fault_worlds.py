@@ -135,7 +135,7 @@ def second_gateway(lease: bool) -> Callable[[Fault, Path], list[str]]:
             with found.trading():
                 _minutes(found, BEGUN + 1, BEGUN + 5)
                 home = Home(root / "other") if lease else found.home
-                shared = {"RATCHET_LEASE": str(found.home.root / "lease.db")} if lease else {}
+                shared = {"RATCHET_LEASE": str(found.home.root / "lease")} if lease else {}
                 other = replace(found, home=home).worker()
                 other._environment = shared
                 said, sent = "", len(found.exchange.orders)

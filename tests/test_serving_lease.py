@@ -1,6 +1,7 @@
 """The lease: never two holders, and one that was replaced is fenced whatever it believes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from serving.fencing import fenced
 from serving.lease import (
     Holder,
     Lease,
-    LeaseFile,
+    LeaseFolder,
     Term,
     claimed,
     is_gone,
@@ -59,10 +60,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def file(tmp_path: Path, clock: Clock) -> Iterator[LeaseFile]:
-    made = LeaseFile(tmp_path / "lease.db", clock)
-    yield made
-    made.close()
+def folder(tmp_path: Path, clock: Clock) -> LeaseFolder:
+    return LeaseFolder(tmp_path / "lease", clock)
 
 
 Step = tuple[str, int, float]  # what, whose, seconds that pass before it
@@ -111,41 +110,41 @@ def test_a_lease_may_be_claimed_from_the_second_it_expires(age: float) -> None:
     assert new is None or new.epoch == 8
 
 
-def test_an_expired_holder_that_wakes_up_is_fenced(file: LeaseFile, clock: Clock) -> None:
-    first = file.claim(holder("first"), SECONDS)
+def test_an_expired_holder_that_wakes_up_is_fenced(folder: LeaseFolder, clock: Clock) -> None:
+    first = folder.claim(holder("first"), SECONDS)
     assert first is not None
-    sleeper = Lease(file, first, SECONDS)
+    sleeper = Lease(folder, first, SECONDS)
     clock.advance(SECONDS - 1.0)
-    assert file.claim(holder("second"), SECONDS) is None
+    assert folder.claim(holder("second"), SECONDS) is None
     sleeper.check()
     clock.advance(1.0)
-    second = file.claim(holder("second"), SECONDS)
+    second = folder.claim(holder("second"), SECONDS)
     assert second is not None
     assert (first.epoch, second.epoch) == (1, 2)
     for act in (sleeper.check, lambda: sleeper.beat(at_once=True)):
         with pytest.raises(Fenced, match=r"epoch 1: .*host-second holds the lease .* epoch 2"):
             act()
     sleeper.give_back()
-    newest = file.newest()
+    newest = folder.newest()
     assert newest is not None
     assert newest.holder == holder("second")
     assert not newest.expired(clock.now)
 
 
-def test_a_holder_that_was_late_but_not_replaced_goes_on(file: LeaseFile, clock: Clock) -> None:
-    term = file.claim(holder("slow"), SECONDS)
+def test_a_holder_that_was_late_but_not_replaced_goes_on(folder: LeaseFolder, clock: Clock) -> None:
+    term = folder.claim(holder("slow"), SECONDS)
     assert term is not None
-    slow = Lease(file, term, SECONDS)
+    slow = Lease(folder, term, SECONDS)
     clock.advance(5 * SECONDS)
     slow.beat(at_once=True)
-    assert file.claim(holder("other"), SECONDS) is None
+    assert folder.claim(holder("other"), SECONDS) is None
 
 
-def test_a_lease_given_back_is_free_at_once(file: LeaseFile, clock: Clock) -> None:
-    term = file.claim(holder("first"), SECONDS)
+def test_a_lease_given_back_is_free_at_once(folder: LeaseFolder, clock: Clock) -> None:
+    term = folder.claim(holder("first"), SECONDS)
     assert term is not None
-    Lease(file, term, SECONDS).give_back()
-    again = file.claim(holder("second"), SECONDS)
+    Lease(folder, term, SECONDS).give_back()
+    again = folder.claim(holder("second"), SECONDS)
     assert again is not None
     assert again.epoch == 2
 
@@ -153,15 +152,15 @@ def test_a_lease_given_back_is_free_at_once(file: LeaseFile, clock: Clock) -> No
 RACE = """
 import sys
 from pathlib import Path
-from serving.lease import Holder, LeaseFile
-file = LeaseFile(Path(sys.argv[1]))
+from serving.lease import Holder, LeaseFolder
+folder = LeaseFolder(Path(sys.argv[1]))
 sys.stdin.readline()
-print(file.claim(Holder("gateway", "elsewhere", int(sys.argv[2]), "h"), 60.0) is not None)
+print(folder.claim(Holder("gateway", "elsewhere", int(sys.argv[2]), "h"), 60.0) is not None)
 """
 
 
 def test_of_processes_that_claim_at_once_one_gets_it(tmp_path: Path) -> None:
-    path = tmp_path / "lease.db"
+    path = tmp_path / "lease"
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACE, str(path), str(number)],
@@ -188,14 +187,14 @@ def test_a_dead_process_of_this_machine_need_not_be_waited_for(tmp_path: Path) -
 
 
 def test_a_fenced_broker_sends_nothing(tmp_path: Path, clock: Clock) -> None:
-    file = LeaseFile(tmp_path / "lease.db", clock)
-    term = file.claim(holder("first"), SECONDS)
+    folder = LeaseFolder(tmp_path / "lease", clock)
+    term = folder.claim(holder("first"), SECONDS)
     assert term is not None
-    broker = fenced(PaperBroker(), Lease(file, term, SECONDS))
+    broker = fenced(PaperBroker(), Lease(folder, term, SECONDS))
     ticket = Ticket(1, "a", "AAPL", 5.0, START, "entry", "1", "market")
     broker.place(ticket)
     clock.advance(SECONDS)
-    assert file.claim(holder("second"), SECONDS) is not None
+    assert folder.claim(holder("second"), SECONDS) is not None
     for act in (
         lambda: broker.place(replace(ticket, replica=1)),
         lambda: broker.cancel(ticket.order_ref),
@@ -203,13 +202,12 @@ def test_a_fenced_broker_sends_nothing(tmp_path: Path, clock: Clock) -> None:
         with pytest.raises(Fenced):
             act()
     assert [report.order_ref for report in broker.open_orders()] == [ticket.order_ref]
-    file.close()
 
 
 def test_two_homes_on_one_lease_are_not_served_at_once(tmp_path: Path) -> None:
     settings = world.params()
     shelf = world.shelf_with_both(tmp_path / "shelf", settings)
-    environment = {"RATCHET_LEASE": str(tmp_path / "shared" / "lease.db")}
+    environment = {"RATCHET_LEASE": str(tmp_path / "shared" / "lease")}
     other = Worker(
         Home(tmp_path / "b"), settings, ["solo"], world.feed(), shelf=shelf, environment=environment
     )
@@ -225,7 +223,7 @@ def test_a_worker_whose_lease_is_taken_ends_and_writes_nothing_more(tmp_path: Pa
     settings = world.params()
     shelf = world.shelf_with_both(tmp_path / "shelf", settings)
     home = Home(tmp_path / "home")
-    path = tmp_path / "home" / "lease.db"
+    path = tmp_path / "home" / "lease"
     feed = world.feed()
     worker = Worker(home, settings, ["solo"], feed, shelf=shelf, environment={})
     stream = feed.stream
@@ -233,10 +231,9 @@ def test_a_worker_whose_lease_is_taken_ends_and_writes_nothing_more(tmp_path: Pa
     def stolen(*arguments: object) -> Iterator[object]:
         for place, step in enumerate(stream(*arguments)):  # type: ignore[arg-type]
             if place == 3:
-                taken = LeaseFile(path)
+                taken = LeaseFolder(path)
                 newest = taken.claim(holder("thief"), SECONDS, gone=lambda _: True)
                 assert newest is not None
-                taken.close()
             yield step
 
     feed.stream = stolen  # type: ignore[method-assign,assignment]
@@ -257,7 +254,43 @@ def test_a_lease_time_that_makes_no_sense_is_refused(named: str) -> None:
 
 
 def test_a_damaged_lease_orders_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "lease.db"
-    path.write_bytes(b"not a database, whatever else" * 200)
+    path = tmp_path / "lease"
+    path.mkdir()
+    (path / "7").write_text("{}")
+    with pytest.raises(StorageError, match=r"lease/7: .* nothing is ordered"):
+        LeaseFolder(path)
+    (path / "7").unlink()
+    path.rmdir()
+    path.write_text("a file")
     with pytest.raises(StorageError, match="nothing is ordered"):
-        LeaseFile(path)
+        LeaseFolder(path)
+
+
+FROZEN = """
+import os, signal, sys
+from pathlib import Path
+from serving import lease
+from core.home import Home
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGSTOP)  # in the middle of every write
+folder = lease.LeaseFolder(Path(sys.argv[1]))
+lease.Lease(folder, folder.newest(), 60.0).beat(at_once=True)
+"""
+
+
+def test_a_holder_frozen_in_the_middle_of_a_renewal_holds_up_nobody(
+    folder: LeaseFolder, clock: Clock
+) -> None:
+    assert folder.claim(holder("frozen"), SECONDS) is not None
+    frozen = subprocess.Popen([sys.executable, "-c", FROZEN, str(folder.path)])
+    try:
+        os.waitid(os.P_PID, frozen.pid, os.WSTOPPED)
+        clock.advance(SECONDS)
+        assert LeaseFolder(folder.path, clock).claim(holder("next"), SECONDS) is not None
+        frozen.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, frozen.pid, os.WSTOPPED)  # the folder's own sync
+    finally:
+        frozen.kill()
+        frozen.wait()
+    newest = folder.newest()
+    assert newest is not None
+    assert newest.holder == holder("next")

@@ -31,7 +31,7 @@ class Place:
 
     def start(self, home: str, speed: str, *more: str) -> "subprocess.Popen[str]":
         lease = {
-            "RATCHET_LEASE": str(self.root / "lease.db"),
+            "RATCHET_LEASE": str(self.root / "lease"),
             "RATCHET_LEASE_SECONDS": LEASE_SECONDS,
         }
         arguments = [str(self.root / home), str(self.root / "shelf"), speed, *more]
