@@ -22,7 +22,7 @@ from pipelines.featurize import validated_path
 from pipelines.histories import History
 from registry.connection import connect
 from sources.files import parquet_bytes, write_whole
-from training import workers
+from training import studies, workers
 from training.lesson import Lesson, Report, Trained
 
 AGENT, SYMBOL = "history", "HISTORY"
@@ -68,7 +68,8 @@ class Retrainings:
         self.trainings = self.steps = 0
         self._params, self._train = settings(quick), train
         self._template = Home(folder / "template")
-        connect(self._template)  # the migrations of its database take seconds; once is enough
+        connect(self._template)  # the migrations of its databases take seconds; once is enough
+        studies.check(self._template)
         bars = History("bootstrapped", 100).bars()
         write_whole(validated_path(self._template, SYMBOL), parquet_bytes(bars))
         featurize.run(self._template, self._params, SYMBOL)

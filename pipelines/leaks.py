@@ -67,9 +67,10 @@ def prove(chain: Chain, world: World, cuts: Sequence[pd.Timestamp], seed: int = 
         known = chain(world, cut)
         futures = list(_futures(world, cut, seed))
         for how, future in futures:
-            found = _moved(known, chain(future, cut), cut, how)
+            again = chain(future, cut)
+            found = _moved(known, again, cut, how)
             if not found and how == CHANGED:
-                found = _too_early(known, chain(future, cut), cut)
+                found = _too_early(known, again, cut)
             if found:
                 return found
         found = _inside(known, chain(_after_open(world, cut, seed), cut), cut)
@@ -98,9 +99,9 @@ def _moved(known: Trace, again: Trace, cut: pd.Timestamp, how: str) -> list[Leak
         past, now = before.loc[:cut], again[stage].loc[:cut]
         if not past.index.equals(now.index) or list(past) != list(now):
             return [Leak(stage, "its bars", cut, how)]
-        columns = [name for name in past if _bits(past[name]) != _bits(now[name])]
-        if columns:
-            return [Leak(stage, str(name), cut, how) for name in columns]
+        moved = (_bits(past) != _bits(now)).any(axis=0)
+        if moved.any():
+            return [Leak(stage, str(name), cut, how) for name in past.columns[moved]]
     return []
 
 
@@ -117,11 +118,13 @@ def _too_early(known: Trace, again: Trace, cut: pd.Timestamp) -> list[Leak]:
     fills, others = (trace[OPENING][PRICE].loc[cut:].iloc[1:2] for trace in (known, again))
     if not len(fills) or not len(others) or not fills.iloc[0] or not others.iloc[0]:
         return []
-    return [Leak(OPENING, PRICE, cut, NEVER_LATER)] if _bits(fills) == _bits(others) else []
+    same = np.array_equal(_bits(fills), _bits(others))
+    return [Leak(OPENING, PRICE, cut, NEVER_LATER)] if same else []
 
 
-def _bits(values: "pd.Series[float]") -> bytes:
-    return np.ascontiguousarray(values.to_numpy(np.float64)).tobytes()
+def _bits(values: "pd.DataFrame | pd.Series[float]") -> np.ndarray:
+    """Return numbers as the integers of their bits: NaN equals NaN, and 0 is not -0."""
+    return np.ascontiguousarray(values.to_numpy(np.float64)).view(np.int64)
 
 
 def _futures(world: World, cut: pd.Timestamp, seed: int) -> Iterator[tuple[str, World]]:

@@ -147,11 +147,15 @@ def log_trial(run: Run, trial: Trial) -> None:
 
 def log_curve(run: Run, curve: Sequence[Metrics]) -> None:
     """Record a learning curve; figures that a report did not have are left out."""
+    alike: dict[tuple[int, ...], dict[str, list[float]]] = {}  # of the same steps: one call
     for name in dict.fromkeys(name for point in curve for name in point):
         if name == "steps":
             continue
-        known = [(point["steps"], point[name]) for point in curve if name in point]
-        run.log_curves({name: [value for _, value in known]}, [int(step) for step, _ in known])
+        known = [point for point in curve if name in point]
+        steps = tuple(int(point["steps"]) for point in known)
+        alike.setdefault(steps, {})[name] = [point[name] for point in known]
+    for steps, curves in alike.items():
+        run.log_curves(curves, steps)
 
 
 def register(work: Work, trained: Trained, scaler: Scaler, card: Card, gate: GateReport) -> Version:

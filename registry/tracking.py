@@ -111,7 +111,7 @@ def start_run(
     if parent is not None:
         labels["mlflow.parentRunId"] = parent.run_id
     with answering(home):
-        experiment = _experiment(home, client, agent)
+        experiment = _experiment(home, client, agent) if parent is None else parent.experiment_id
         made = client.create_run(experiment, tags=labels)
     run = Run(home, agent, experiment, made.info.run_id, made.info.artifact_uri)
     try:
