@@ -8,7 +8,7 @@ anchors, frames or scaling.
 
 A user's own column is called by its import path, ``package.module:function``: a function of
 ``Prices`` that returns one float64 number per bar. It must keep the same promises; what knows the
-future is refused by the leak prover before a retraining.
+future is refused by the leak prover, when features are made and before a retraining.
 
 ``VERSION`` goes up with every change that alters a number: bundles of another one are refused.
 """

@@ -5,7 +5,8 @@ there is one), writes ``data/features/<name>.parquet``, byte for byte the same e
 ``<name>.json``, which says how the table was made.
 
 VIX columns join only where they cost no row: the VIX must be known on every bar on which all other
-columns are.
+columns are. A column that knows what comes after its bar stops the stage, and nothing is written
+(``pipelines/feature_proof.py``).
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from core.home import Home
 from core.settings import Interval, Params
 from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
+from pipelines.feature_proof import require_honest_features
 from pipelines.stage import main
 from sources.catalogue import ingest_command
 from sources.files import parquet_bytes, read_parquet, write_whole
@@ -124,10 +126,14 @@ def _unwanted(params: Params, interval: Interval, vix: pd.Series | None) -> str:
 
 
 def run(home: Home, params: Params, name: str) -> None:
-    """Write features and their description; raise ``DataError`` without validated bars."""
+    """Write features and their description.
+
+    Raises ``DataError`` without validated bars, ``FutureLeak`` where a column knows the future.
+    """
     bars = validated_bars(home, name)
     vix = None if name in VIX_NAMES else vix_closes(home)
     table, spec, told = featurize(bars, params, interval_of(name), vix)
+    require_honest_features(name, bars, spec, vix)
     content = parquet_bytes(table)
     description = {
         **spec.table_part,

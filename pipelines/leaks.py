@@ -3,8 +3,9 @@
 Owns what is changed, and what is held against what. A *chain* is everything from bars to the gate's
 inputs (``pipelines/chain.py``); a *cut* is a bar. After each cut the bars are made another
 market's, put in another order, or taken away; every number the chain gives at or before the cut
-must stay as it was. Two questions that such cuts cannot answer are asked of fills: one at the open
-must not know the rest of its bar, and what it costs must not be known when it was decided.
+must stay as it was. Two questions that such cuts cannot answer are asked of fills, where a chain
+has any: one at the open must not know the rest of its bar, and what it costs must not be known when
+it was decided.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,21 +62,21 @@ class Leak:
 def prove(chain: Chain, world: World, cuts: Sequence[pd.Timestamp], seed: int = 0) -> list[Leak]:
     """Return every leak of the first stage that has one; empty where no cut finds any.
 
-    A cut needs bars after it. The cost is five runs of the chain a cut.
+    A cut needs bars after it. The cost is five runs of the chain a cut, four without fills.
     """
     for cut in cuts:
         known = chain(world, cut)
-        futures = list(_futures(world, cut, seed))
-        for how, future in futures:
+        for how, future in _futures(world, cut, seed):
             again = chain(future, cut)
             found = _moved(known, again, cut, how)
-            if not found and how == CHANGED:
+            if not found and how == CHANGED and OPENING in known:
                 found = _too_early(known, again, cut)
             if found:
                 return found
-        found = _inside(known, chain(_after_open(world, cut, seed), cut), cut)
-        if found:
-            return found
+        if OPENING in known:
+            found = _inside(known, chain(_after_open(world, cut, seed), cut), cut)
+            if found:
+                return found
     return []
 
 
@@ -87,10 +88,16 @@ def require_none(
     if leaks:
         more = f" and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""
         columns = ", ".join(leak.column for leak in leaks[:SHOWN])
+        one = len(leaks) == 1
         raise FutureLeak(
-            f"{what}: {columns}{more} know the future; {leaks[0]}; take what comes later out of "
-            "how they are computed"
+            f"{what}: {columns}{more} {'knows' if one else 'know'} the future; {leaks[0]}; take "
+            f"what comes later out of how {'it is' if one else 'they are'} computed"
         )
+
+
+def differing(known: Trace, again: Trace, cut: pd.Timestamp) -> list[str]:
+    """Return the columns of the first stage in which two traces differ at or before the cut."""
+    return [leak.column for leak in _moved(known, again, cut, "")]
 
 
 def _moved(known: Trace, again: Trace, cut: pd.Timestamp, how: str) -> list[Leak]:

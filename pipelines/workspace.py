@@ -102,7 +102,8 @@ def _environment(home: Home) -> dict[str, str]:
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}",
         "RATCHET_HOME": str(home.root),
         "DVC_NO_ANALYTICS": "1",
-        "PYTHONPATH": str(PROJECT),
+        # A user's own features may lie where their PYTHONPATH says.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))),
     }
 
 

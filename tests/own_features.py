@@ -34,3 +34,20 @@ def filled_from_the_future(prices: Prices) -> Array:
 
 def too_short(prices: Prices) -> Array:
     return prices.close[1:]
+
+
+def tomorrows_body(prices: Prices) -> Array:
+    """Close against open of the next bar: the same in any market that is only higher."""
+    after = np.zeros_like(prices.close)
+    after[:-1] = np.round(prices.close / prices.open, 6)[1:]
+    return after
+
+
+def how_long_it_lasts(prices: Prices) -> Array:
+    """Bars until the last one: says of what survives how long it will."""
+    return np.arange(len(prices), 0.0, -1.0)
+
+
+def by_chance(prices: Prices) -> Array:
+    """Another number each time."""
+    return np.random.default_rng().normal(size=len(prices))

@@ -30,6 +30,12 @@ agents: {}
 features: { indicators: [return_1, rsi_14], include_vix: false, anchor_years: 1 }
 validation: {}
 """
+TOMORROW = """
+import numpy as np
+
+def tomorrow(prices):
+    return np.append(prices.returns[1:], 0.0)
+"""
 KEYS = {"aws_access_key_id": "somebody", "aws_secret_access_key": "no secret"}
 OUTPUTS = {
     "data/snapshot/{}.parquet",
@@ -124,6 +130,8 @@ class Story:
     remade: dict[str, str]
     refusal: str
     after_refusal: dict[str, str]
+    leak: str
+    after_leak: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +151,25 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     home.params_file.write_text(PARAMS.replace("validation: {}", "validation: { max_jump: 0.001 }"))
     with pytest.raises(DataError) as refused:
         repro(home, "featurize@AAA")
+    after_refusal = lying(home)
+    leak = leaked(home)
     return Story(
         first, made, second, after_new_bars, renewed, pulled, after_loss, remade,
-        str(refused.value), lying(home),
+        str(refused.value), after_refusal, leak, lying(home),
     )  # fmt: skip
+
+
+def leaked(home: Home) -> str:
+    """Plug in a user's own feature that knows tomorrow; return what `dvc repro` says of it."""
+    own = home.root / "own"
+    own.mkdir()
+    (own / "mine.py").write_text(TOMORROW)
+    home.params_file.write_text(PARAMS.replace("rsi_14", '"mine:tomorrow"'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(own))
+        with pytest.raises(DataError) as refused:
+            repro(home, "featurize@AAA")
+    return str(refused.value)
 
 
 def through_s3(home: Home) -> dict[str, str]:
@@ -198,6 +221,13 @@ def test_a_refused_snapshot_leaves_the_last_good_dataset_in_place(story: Story) 
     told = {"data/quarantine/AAA.parquet", "data/reports/AAA-validation.html"}
     changed = {path for path, value in story.remade.items() if story.after_refusal[path] != value}
     assert changed == told
+
+
+def test_a_feature_that_knows_the_future_stops_the_datasets_and_is_named(story: Story) -> None:
+    assert story.leak.startswith("features of AAA: mine:tomorrow knows the future; ")
+    assert "\n" not in story.leak
+    made = {path for path in story.after_leak if path.startswith("data/features/AAA")}
+    assert made == set()
 
 
 def test_the_bundled_bars_give_these_very_bytes_everywhere(home: Home) -> None:

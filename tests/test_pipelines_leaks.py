@@ -51,7 +51,9 @@ def test_a_feature_that_knows_the_future_is_named(name: str) -> None:
     leaks = found(None, "return_1", f"own_features:{name}", "rsi_14")
     assert {(leak.stage, leak.column) for leak in leaks} == {("features", f"own_features:{name}")}
     chain = chain_of(plan("return_1", f"own_features:{name}"))
-    with pytest.raises(FutureLeak, match=f"features of ATLAS: own_features:{name} know the future"):
+    with pytest.raises(
+        FutureLeak, match=f"features of ATLAS: own_features:{name} knows the future"
+    ):
         require_none(chain, WORLD, CUTS, "features of ATLAS")
 
 
