@@ -11,7 +11,8 @@ RUNS ?= 1000
 SEED ?= 1
 # Of `make evidence`: markets without an edge, and markets of every planted edge.
 HISTORIES ?= 200
-PLANTED ?= 20
+PLANTED ?= 6
+STRONG ?= 30
 
 # Where `make bench` installs what it compares with; Ratchet itself never looks there.
 PEERS ?= .venv-bench
@@ -61,11 +62,11 @@ bench: $(PEERS)/.installed ## speed beside the peers, long; QUICK=1: short sampl
 	@$(BIN)/python -m bench.run --peers $(PEERS) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 evidence: $(STAMP) ## measure the gate on markets with and without an edge: hours, resumable
-	$(BIN)/python -m pipelines.calibration --histories $(HISTORIES) --planted $(PLANTED) \
+	$(BIN)/python -m pipelines.calibration --histories $(HISTORIES) --planted $(PLANTED) --strong $(STRONG) \
 	  --page docs/evidence.md
 
 evidence-small: $(STAMP) ## the same on 20 histories, in minutes; fails where the gate errs too often
-	$(BIN)/python -m pipelines.calibration --histories 10 --planted 1 --check
+	$(BIN)/python -m pipelines.calibration --histories 7 --planted 1 --strong 1 --check
 
 # Learners stand on Ratchet's packages (its folders are named in a .pth file), so that NumPy, torch
 # and Gymnasium are the very same; vectorbt and NautilusTrader ask for others and have their own.

@@ -1,6 +1,6 @@
 """Calibration: the whole pipeline on markets whose truth is known, to measure the gate.
 
-    python -m pipelines.calibration [--histories 200] [--planted 20] [--page FILE] [--check]
+    python -m pipelines.calibration [--histories 200] [--planted 6] [--strong 30] [--page FILE]
 
 Owns which histories are run, the settings they share, and one result file per history, written
 whole: killed at any point and called again, it goes on with the histories that lack one. A
@@ -32,6 +32,7 @@ from pipelines.edges import EDGES
 from pipelines.featurize import validated_path
 from pipelines.histories import History
 from registry import attempts, models
+from registry.baselines import BASELINES
 from registry.connection import connect
 from registry.evidence import Evidence
 from registry.gate import judge
@@ -44,8 +45,8 @@ AGENT, SYMBOL, SIZE = "history", "HISTORY", "calibration"
 NOW = datetime(2025, 1, 2, tzinfo=UTC)  # after every made-up bar
 QUARTER_BARS = 63
 FIRST = 100  # number of the first history: on those before it the thresholds were chosen
-FALSE_AT_MOST, FOUND_AT_LEAST = 0.05, 0.8  # of markets without an edge; of edges from STRONG on
-STRONG = 2.0
+FALSE_AT_MOST, FOUND_AT_LEAST = 0.05, 0.8  # of markets without an edge; of STRONG edges and more
+STRONG = 2.0  # the edge a gate must find where no baseline has it
 SURE = 0.99  # confidence at which results contradict either
 
 # What differs from params.yaml: less work per history, and a longer hold-out.
@@ -81,6 +82,8 @@ class Result:
     failed: tuple[str, ...]  # tests, each once
     sharpe: float  # annual, of the candidate on the hold-out
     held_sharpe: float  # of buy & hold there
+    rival: str  # the best of the baselines there
+    rival_sharpe: float
     found_after_bars: int | None  # of the hold-out, judged quarter by quarter; None: never
     seconds: float  # of one processor
 
@@ -104,8 +107,9 @@ def settings(shipped: Params) -> Params:
     return parse_params(content, "calibration")
 
 
-def histories(without_edge: int, planted: int) -> list[History]:
-    """Return markets without edge, half of each kind, and ``planted`` of every planted edge."""
+def histories(without_edge: int, planted: int, strong: int = 0) -> list[History]:
+    """Return markets without edge, half of each kind, and ``planted`` of every planted edge; at
+    least ``strong`` where it is ``STRONG``."""
     half = (without_edge + 1) // 2
     made = [History("bootstrapped", FIRST + n) for n in range(half)]
     made += [History("randomised", FIRST + n) for n in range(without_edge - half)]
@@ -113,7 +117,7 @@ def histories(without_edge: int, planted: int) -> list[History]:
         History(kind, FIRST + n, sharpe)
         for kind, edge in EDGES.items()
         for sharpe in edge.strengths
-        for n in range(planted)
+        for n in range(max(planted, strong) if sharpe == STRONG else planted)
     ]
 
 
@@ -138,6 +142,12 @@ def run_one(history: History, folder: Path, params: Params) -> Result:
         judgement = attempts.newest_verdict(home, version)
         reasons = () if judgement is None else judgement.report.reasons
         failed = dict.fromkeys(reason.test for reason in reasons if not reason.passed)
+        rivals = {
+            name: figures["sharpe"]
+            for name, figures in done.contenders.items()
+            if name in BASELINES
+        }
+        rival = max(rivals, key=lambda name: rivals[name])
         result = Result(
             history=history,
             verdict=done.verdict,
@@ -145,6 +155,8 @@ def run_one(history: History, folder: Path, params: Params) -> Result:
             failed=tuple(failed),
             sharpe=done.contenders["candidate"]["sharpe"],
             held_sharpe=done.contenders["buy_and_hold"]["sharpe"],
+            rival=rival,
+            rival_sharpe=rivals[rival],
             found_after_bars=found_after(done.evidence, params) if history.edge else None,
             seconds=time.process_time() - began,
         )
@@ -232,7 +244,12 @@ def read(path: Path) -> Result:
 def require_calibrated(results: Sequence[Result]) -> None:
     """Raise ``RegistryError`` where so many promotions, or so few, contradict what is promised."""
     without = [one.promoted for one in results if not one.history.edge]
-    strong = [one.promoted for one in results if one.history.edge >= STRONG]
+    strong = [
+        one.promoted
+        for one in results
+        for kind, edge in EDGES.items()
+        if one.history.kind == kind and one.history.edge >= STRONG and not edge.owned
+    ]
     false, found = Rate(sum(without), len(without)), Rate(sum(strong), len(strong))
     if false.interval(SURE)[0] > FALSE_AT_MOST:
         raise RegistryError(
@@ -241,8 +258,9 @@ def require_calibrated(results: Sequence[Result]) -> None:
         )
     if found.interval(SURE)[1] < FOUND_AT_LEAST:
         raise RegistryError(
-            f"{found.times} of {found.count} planted edges of {STRONG:g} and more were found, "
-            f"fewer than by a gate that finds {FOUND_AT_LEAST:.0%}; see which tests refused them"
+            f"{found.times} of {found.count} planted edges of {STRONG:g} and more that no baseline "
+            f"has were found, fewer than by a gate that finds {FOUND_AT_LEAST:.0%}; see which "
+            "tests refused them"
         )
 
 
@@ -256,7 +274,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--histories", type=int, default=200, help="markets without an edge")
     parser.add_argument(
-        "--planted", type=int, default=20, help="markets of every kind and size of edge"
+        "--planted", type=int, default=6, help="markets of every kind and size of edge"
+    )
+    parser.add_argument(
+        "--strong", type=int, default=30, help=f"of every kind at a Sharpe ratio of {STRONG:g}"
     )
     parser.add_argument(
         "--check", action="store_true", help="fail where the rates contradict 5 %% and 80 %%"
@@ -266,7 +287,7 @@ def main() -> int:
     try:
         home = Home.from_environment()
         params = settings(load_params(PROJECT / "params.yaml"))
-        wanted = histories(asked.histories, asked.planted)
+        wanted = histories(asked.histories, asked.planted, asked.strong)
         results = list(run(home, params, wanted, _show))
         outcome = calibration_page.outcome(results, lineage.git_commit())
         sys.stdout.write(outcome)

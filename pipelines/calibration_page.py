@@ -25,8 +25,9 @@ MONTH_BARS = 21
 def outcome(results: Sequence["Result"], commit: str) -> str:
     """Return the results as Markdown: who was promoted how often, and how soon."""
     rows = [
-        "| markets | promoted | 95 % interval | Sharpe, candidate | buy & hold | found after |",
-        "|---|---|---|---|---|---|",
+        "| markets | promoted | 95 % interval | Sharpe, candidate | buy & hold | best baseline | "
+        "found after |",
+        "|---|---|---|---|---|---|---|",
     ]
     without = [one for one in results if not one.history.edge]
     planted = [one for one in results if one.history.edge]
@@ -42,8 +43,9 @@ def outcome(results: Sequence["Result"], commit: str) -> str:
         "",
         *rows,
         "",
-        "Sharpe ratios are medians over the hold-outs. *Found after*: median months of hold-out "
-        "until the gate first says yes, asked once a quarter.",
+        "Sharpe ratios are medians over the hold-outs; *best baseline*: whichever did best "
+        "there. *Found after*: median months of hold-out until the gate first says yes, asked once "
+        "a quarter.",
     ]
     if without:
         said += ["", _refusals(without)]
@@ -57,9 +59,10 @@ def _row(name: str, results: Sequence["Result"]) -> list[str]:
     low, high = rate.interval()
     own = float(np.median([one.sharpe for one in results]))
     held = float(np.median([one.held_sharpe for one in results]))
+    rival = float(np.median([one.rival_sharpe for one in results]))
     return [
         f"| {name} | {rate.times} of {rate.count} | {low:.1%} to {high:.1%} | {own:.2f} | "
-        f"{held:.2f} | {_months(results)} |"
+        f"{held:.2f} | {rival:.2f} | {_months(results)} |"
     ]
 
 

@@ -1,10 +1,12 @@
 """Planted edges: made-up markets in which a rule is known to earn a stated Sharpe ratio.
 
-Owns how the two kinds are made, their rules, and which strength earns what. Knows no pipeline.
+Owns how the kinds are made, their rules, and which strength earns what. Knows no pipeline.
 
     trending   ``sources.planted``: a hidden drift lasts twenty days on average; the rule follows
-               a short average. The moving-average crossover, a baseline of the gate, earns a good
-               part of the same edge
+               a short average. The moving-average crossover, a baseline of the gate, earns most
+               of the same edge: it is there to show that the gate knows a baseline again
+    swinging   the same with a drift that lasts six days on average, for which that crossover is
+               mostly too slow
     reverting  the price strays from a random walk and comes back, half of the way each day; the
                rule buys below a short average. No baseline of the gate earns any of it
 """
@@ -22,12 +24,13 @@ from scipy.signal import lfilter
 from registry.significance import sharpe_ratio
 from sources import planted
 
-EdgeKind = Literal["trending", "reverting"]
+EdgeKind = Literal["trending", "swinging", "reverting"]
 
 SESSIONS = 2_772  # eleven years: one for the features to warm up, ten to learn from and judge on
 SLIPPAGE = 2e-4  # of the value traded: costs.slippage_bps of params.yaml; commissions are smaller
 RETURN = 0.5  # share of the distance to the random walk that a day takes back
 FAST = 5  # sessions of the reverting rule's exponential average
+SWING_TURNS = 1 / 6  # probability per session
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Edge:
     rule: Callable[[np.ndarray], np.ndarray]  # closes (T,) -> position (T,), 1 or 0
     strengths: Mapping[float, float]  # net Sharpe ratio of the rule -> strength
     most: float  # strength beyond any of interest
+    owned: bool = False  # a baseline of the gate earns most of it
 
 
 def reverting_bars(seed: int, sessions: int, strength: float) -> pd.DataFrame:
@@ -45,6 +49,11 @@ def reverting_bars(seed: int, sessions: int, strength: float) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     strays = lfilter([1.0], [1.0, RETURN - 1.0], strength * rng.standard_normal(sessions))
     return planted.made_bars(planted.GROWTH + np.diff(strays, prepend=0.0), rng)
+
+
+def swinging_bars(seed: int, sessions: int, strength: float) -> pd.DataFrame:
+    """Generate a market whose hidden drift turns about once a week."""
+    return planted.planted_bars(seed, sessions, strength, SWING_TURNS)
 
 
 def below_average(close: np.ndarray) -> np.ndarray:
@@ -61,8 +70,15 @@ EDGES: Mapping[EdgeKind, Edge] = MappingProxyType(
         "trending": Edge(
             planted.planted_bars,
             planted.rule,
-            {0.5: 0.00099, 1.0: 0.00214, 1.5: 0.00293, 2.0: 0.00358, 3.0: 0.00483},
+            {1.0: 0.00214, 2.0: 0.00358, 3.0: 0.00483},
             0.01,
+            owned=True,
+        ),
+        "swinging": Edge(
+            swinging_bars,
+            planted.rule,
+            {0.5: 0.00143, 1.0: 0.00323, 1.5: 0.00463, 2.0: 0.00602, 3.0: 0.00914},
+            0.05,
         ),
         "reverting": Edge(
             reverting_bars,
@@ -75,8 +91,12 @@ EDGES: Mapping[EdgeKind, Edge] = MappingProxyType(
 
 
 def rule_sharpe(kind: EdgeKind, strength: float, markets: int = 40) -> float:
-    """Return the annual Sharpe ratio of the rule after SLIPPAGE, mean over markets."""
-    edge = EDGES[kind]
+    """Return what the rule of a kind earns; see ``earned_sharpe``."""
+    return earned_sharpe(EDGES[kind], strength, markets)
+
+
+def earned_sharpe(edge: Edge, strength: float, markets: int = 40) -> float:
+    """Return the annual Sharpe ratio of the edge's rule after SLIPPAGE, mean over markets."""
     sharpes = []
     for seed in range(markets):
         bars = edge.bars(seed, SESSIONS, strength)

@@ -8,7 +8,7 @@ number and edge alone.
                   back says nothing any more
     randomised    its returns with the phases of their spectrum drawn at random: drift, deviation
                   and autocorrelation stay, all other dependence goes
-    trending, reverting
+    trending, swinging, reverting
                   a planted edge of ``pipelines.edges``, of a strength at which its rule earns
                   ``edge``, as an annual Sharpe ratio after costs, on average over markets
 """
@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 
 from core import calendar
-from pipelines.edges import EDGES, SESSIONS
+from pipelines.edges import EDGES, SESSIONS, EdgeKind
 from registry.resampling import stationary_bootstrap
 from sources.bundled import LISTINGS
 from sources.planted import FIRST, LAST
 
-Kind = Literal["bootstrapped", "randomised", "trending", "reverting"]
+Kind = Literal["bootstrapped", "randomised"] | EdgeKind
 
 REAL = ("IXIC", "AAPL", "IBM", "MSFT")  # in turn
 BLOCK_BARS = 20.0
@@ -48,7 +48,7 @@ class History:
 
     def bars(self) -> pd.DataFrame:
         """Return its bar frame."""
-        if self.kind == "trending" or self.kind == "reverting":
+        if self.kind != "bootstrapped" and self.kind != "randomised":
             seed = 1_000_000 + 1_000 * int(100 * self.edge) + self.number
             edge = EDGES[self.kind]
             return edge.bars(seed, SESSIONS, edge.strengths[self.edge])

@@ -43,13 +43,18 @@ class Planted:
         return Delivery(symbol, interval, bars, "as_traded", now)
 
 
-def planted_bars(seed: int = SEED, sessions: int = SESSIONS, drift: float = DRIFT) -> pd.DataFrame:
+def planted_bars(
+    seed: int = SEED,
+    sessions: int = SESSIONS,
+    drift: float = DRIFT,
+    turn_probability: float = TURN_PROBABILITY,
+) -> pd.DataFrame:
     """Generate the bar frame of one such market; same arguments, same bars.
 
     ``drift``: of the daily log return, while up; minus that while down.
     """
     rng = np.random.default_rng(seed)
-    turns = np.where(rng.random(sessions) < TURN_PROBABILITY, -1.0, 1.0)
+    turns = np.where(rng.random(sessions) < turn_probability, -1.0, 1.0)
     return made_bars(GROWTH + drift * np.cumprod(turns), rng)
 
 

@@ -73,14 +73,17 @@ def test_other_settings_are_other_results(run: tuple[Home, list[Result]]) -> Non
         (0, 4, ""),
         (2, 1, ""),  # of 10 and of 4: a gate of 5 % and 80 % may do so
         (4, 4, "4 of 10 markets without an edge were promoted"),
-        (0, 0, "0 of 4 planted edges of 2 and more were found"),
+        (0, 0, "0 of 4 planted edges of 2 and more that no baseline has were found"),
     ],
 )
 def test_rates_that_contradict_the_promise_are_an_error(false: int, found: int, said: str) -> None:
     markets = [(History("bootstrapped", n), n < false) for n in range(10)]
-    markets += [(History("trending", n, 1.5), False) for n in range(9)]
+    markets += [(History("swinging", n, 1.5), False) for n in range(9)]
+    markets += [(History("trending", n, 3.0), False) for n in range(9)]  # a baseline has that edge
     markets += [(History("reverting", n, 2.0), n < found) for n in range(4)]
-    results = [Result(one, "", promoted, (), 0.0, 0.0, None, 0.0) for one, promoted in markets]
+    results = [
+        Result(one, "", promoted, (), 0.0, 0.0, "flat", 0.0, None, 0.0) for one, promoted in markets
+    ]
     with pytest.raises(RegistryError, match=said) if said else contextlib.nullcontext():
         calibration.require_calibrated(results)
 
@@ -95,9 +98,13 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
 def test_half_of_the_markets_without_edge_are_of_either_kind() -> None:
     made = histories(5, 2)
     assert [one.kind for one in made[:5]] == ["bootstrapped"] * 3 + ["randomised"] * 2
-    for kind in ("trending", "reverting"):
+    for kind in ("swinging", "reverting"):
         assert [one.edge for one in made if one.kind == kind][::2] == [0.5, 1.0, 1.5, 2.0, 3.0]
-    assert len({one.name for one in made}) == len(made) == 25
+    assert len({one.name for one in made}) == len(made) == 31
+    more = [one for one in histories(5, 2, 4) if one not in made]
+    assert [(one.kind, one.edge) for one in more] == [
+        (kind, 2.0) for kind in ("trending", "swinging", "reverting") for _ in range(2)
+    ]
     assert min(one.number for one in made) == calibration.FIRST  # none that chose a threshold
 
 
@@ -139,8 +146,9 @@ def result(edge: float, number: int, promoted: bool, after: int | None = None) -
     failed = () if promoted else ("deflated", "difference")
     verdict = "promote" if promoted else "refuse"
     return Result(
-        History(kind, number, edge), verdict, promoted, failed, 1.0 + number, 0.5, after, 36.0
-    )
+        History(kind, number, edge), verdict, promoted, failed, 1.0 + number, 0.5,
+        "ma_crossover", 0.75, after, 36.0,
+    )  # fmt: skip
 
 
 RESULTS = [
@@ -153,9 +161,12 @@ RESULTS = [
 def test_the_page_counts_what_the_results_say() -> None:
     page = calibration_page.outcome(RESULTS, "c" * 40)
     assert "6 histories at commit `cccccccccccc`, 0.1 processor hours." in page
-    assert "| **no edge, together** | 1 of 2 | 1.3% to 98.7% | 1.50 | 0.50 |  |" in page
+    assert "| **no edge, together** | 1 of 2 | 1.3% to 98.7% | 1.50 | 0.50 | 0.75 |  |" in page
     # Of 210, 420, 630 and never the median is 420 bars: 20 months.
-    assert "| planted, reverting, 2 | 3 of 4 | 19.4% to 99.4% | 2.50 | 0.50 | 20 months |" in page
+    assert (
+        "| planted, reverting, 2 | 3 of 4 | 19.4% to 99.4% | 2.50 | 0.50 | 0.75 | 20 months |"
+        in page
+    )
     assert "deflated 50%, difference 50%" in page
 
 

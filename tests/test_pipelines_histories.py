@@ -1,12 +1,14 @@
 """Histories are what they claim: real days reshuffled, a spectrum kept, an edge of known size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
 
 from core.bars import BAR_COLUMNS
-from pipelines.edges import EDGES, SESSIONS, EdgeKind, below_average, rule_sharpe
+from pipelines.edges import EDGES, SESSIONS, EdgeKind, below_average, earned_sharpe, rule_sharpe
 from pipelines.histories import REAL, History, randomised
 from sources.bundled import LISTINGS
 
@@ -14,6 +16,7 @@ EVERY_KIND = [
     *(History("bootstrapped", n) for n in range(len(REAL))),
     *(History("randomised", n) for n in range(len(REAL))),
     History("trending", 0, 2.0),
+    History("swinging", 0, 2.0),
     History("reverting", 0, 2.0),
 ]
 
@@ -59,8 +62,8 @@ def test_random_phases_keep_drift_and_autocorrelation_and_nothing_else() -> None
     assert heavy > 5.0 > 3.5 > normal
 
 
-@pytest.mark.parametrize("kind", ["trending", "reverting"])
-@pytest.mark.parametrize("edge", [0.5, 2.0, 3.0])
+@pytest.mark.parametrize("kind", EDGES)
+@pytest.mark.parametrize("edge", [1.0, 2.0, 3.0])
 def test_the_planted_rule_earns_its_edge_after_costs(kind: EdgeKind, edge: float) -> None:
     assert rule_sharpe(kind, EDGES[kind].strengths[edge]) == pytest.approx(edge, abs=0.02)
 
@@ -70,3 +73,16 @@ def test_the_reverting_rule_is_a_short_average_and_knows_no_later_close() -> Non
     # Averages of logs with weight 1/3 for the newest, from 0: below, below, above, above.
     assert below_average(close).tolist() == [0.0, 1.0, 1.0, 0.0, 0.0]
     assert below_average(np.append(close, 1.0))[:5].tolist() == below_average(close).tolist()
+
+
+@pytest.mark.parametrize("kind", EDGES)
+def test_a_baseline_earns_most_of_an_edge_only_where_it_is_said_to(kind: EdgeKind) -> None:
+    crossing = replace(EDGES[kind], rule=crossover)
+    earned = earned_sharpe(crossing, EDGES[kind].strengths[2.0])
+    assert (earned > 1.0) == EDGES[kind].owned
+
+
+def crossover(close: np.ndarray) -> np.ndarray:
+    """What ``ma_crossover`` does: long while the average of 12 closes is above that of 26."""
+    fast, slow = (pd.Series(close).ewm(span=span).mean() for span in (12, 26))
+    return np.where(fast > slow, 1.0, 0.0)
