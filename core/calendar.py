@@ -127,6 +127,13 @@ def bars_per_year(interval: Interval, calendar: str = "XNYS") -> float:
     return float(_SESSIONS_PER_YEAR.get(calendar, 252) * bars_per_session(interval, calendar))
 
 
+def decisions_per_year(interval: Interval, seconds: int, calendar: str = "XNYS") -> float:
+    """Return how often an agent decides in an average year: every ``seconds``; 0: at each close."""
+    if not seconds:
+        return bars_per_year(interval, calendar)
+    return bars_per_year("5s", calendar) * (BAR_LENGTH["5s"] / timedelta(seconds=seconds))
+
+
 def _session_edge(calendar: str, day: date | datetime, edge: str) -> datetime:
     at = _day(day)
     known = _covering(calendar, at, at)

@@ -25,6 +25,8 @@ from pydantic import (
 from core.errors import ConfigError, UnknownAgent, UnknownKey
 
 Interval = Literal["1d", "1h", "15m", "5m", "1m", "5s"]
+INTERVAL_SECONDS = {"1h": 3600, "15m": 900, "5m": 300, "1m": 60, "5s": 5}
+LONGEST_TIMER_SECONDS = 1800  # of a daily bar: sessions are whole half hours
 Source = Literal["bundled", "csv", "yfinance", "ibkr", "planted"]
 
 
@@ -106,6 +108,8 @@ class Agent(Section):
     symbol: Symbol
     source: Source = "bundled"
     interval: Interval = "1d"
+    # decide every so often ("1s" … "30m") on the unfinished bar of `interval`; null: at its close
+    decide: Annotated[str, Field(pattern=r"^[1-9]\d*(s|m)$")] | None = None
     algorithm: Literal["ppo", "sac"] = "ppo"
     actions: Literal["discrete", "continuous"] = "discrete"
     # log_return, sharpe, drawdown_penalty, volatility_penalty, or "package.module:function"
@@ -123,6 +127,26 @@ class Agent(Section):
         if self.algorithm == "sac" and self.actions == "discrete":
             raise ValueError("algorithm sac needs `actions: continuous`")
         return self
+
+    @model_validator(mode="after")
+    def _timer_divides_the_bar(self) -> "Agent":
+        if self.decide is None:
+            return self
+        length = INTERVAL_SECONDS.get(self.interval, LONGEST_TIMER_SECONDS)
+        longest = length if self.interval == "1d" else length // 2
+        if self.decide_seconds > longest or length % self.decide_seconds:
+            raise ValueError(
+                f"decide: {self.decide} does not divide a {self.interval} bar; expected a whole "
+                f"part of {length} s, from 1s"
+            )
+        return self
+
+    @property
+    def decide_seconds(self) -> int:
+        """Seconds between two decisions; 0: it decides at the close of its bars."""
+        if self.decide is None:
+            return 0
+        return int(self.decide[:-1]) * (60 if self.decide.endswith("m") else 1)
 
     @property
     def signal_symbol(self) -> str:

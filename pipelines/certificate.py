@@ -20,6 +20,7 @@ from core.settings import Params
 from features.dataset import Dataset
 from pipelines.dataset import load_dataset
 from pipelines.parity import Difference, differences
+from pipelines.timed import timed_dataset
 from registry import models
 from registry.bundle import Bundle, load_bundle
 from serving.ledger import LedgerReader, rows
@@ -85,6 +86,7 @@ class Recorded:
     rules: RuleBook | None = None  # by which it was traded; None: the ledger is older than that
     events: tuple[rows.RiskEvent, ...] = ()
     stops: tuple[rows.Intervention, ...] = ()
+    heard: tuple[rows.BarSeen, ...] = ()  # with a decision timer: every part of every bar
 
     @property
     def times(self) -> list[datetime]:
@@ -166,9 +168,15 @@ def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]
         made: dict[str, list[str]] = {}
         agent = found.agent
 
-        def material(part: Part, agent: str = agent) -> tuple[Bundle, Dataset]:
+        def material(
+            part: Part, agent: str = agent, found: Recorded = found
+        ) -> tuple[Bundle, Dataset]:
             made = models.version(home, agent, int(part.version))
             bundle = load_bundle(models.fetch(home, made).folder, part.bundle_sha256)
+            if found.heard:
+                return bundle, timed_dataset(
+                    home, params, agent, found.heard, found.times, bundle.spec
+                )
             return bundle, load_dataset(home, params, agent, bundle.spec)
 
         try:
@@ -208,6 +216,7 @@ def recorded(home: Home, session: int) -> list[Recorded]:
                 rulebook(ledger, session, agent),
                 tuple(ledger.rows(rows.RiskEvent, session=session, agent=agent)),
                 tuple(ledger.rows(rows.Intervention, session=session, agent=agent)),
+                _heard(ledger, session, agent),
             )
             for agent in agents
         ]
@@ -217,6 +226,14 @@ def recorded(home: Home, session: int) -> list[Recorded]:
             "sessions there are"
         )
     return found
+
+
+def _heard(ledger: LedgerReader, session: int, agent: str) -> tuple[rows.BarSeen, ...]:
+    """Return what an agent with a decision timer heard; nothing for one that decides at closes."""
+    newest = ledger.rows(rows.BarSeen, session=session, agent=agent, newest=1)
+    if not newest or not newest[0].decide_seconds:
+        return ()
+    return tuple(ledger.rows(rows.BarSeen, session=session, agent=agent))
 
 
 def certificate_of(

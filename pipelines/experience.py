@@ -180,7 +180,10 @@ def _life(path: Path, ledger: LedgerReader, agent: str, session: int, traded: Da
     of: dict[str, Any] = {"session": session, "agent": agent, "symbol": traded.symbol}
     decisions = ledger.rows(rows.Decision, **of)
     books = {book.bar_time: book for book in ledger.rows(rows.Equity, **of)}
-    opens = {bar.bar_time: bar.open for bar in ledger.rows(rows.BarSeen, **of)}
+    seen = ledger.rows(rows.BarSeen, **of)
+    if any(bar.decide_seconds for bar in seen):
+        decisions = []  # made between closes: bars of another clock than the dataset's
+    opens = {bar.bar_time: bar.open for bar in seen}
     entries = [
         fill
         for fill in ledger.rows(rows.Fill, **of)

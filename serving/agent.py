@@ -68,6 +68,7 @@ class TradingAgent:
         self._signal = signal
         self._vix = vix
         self._rows: deque[np.ndarray] = deque(maxlen=bundle.spec.look_back_rows + 1)
+        self._newest = signal.newest_row if bundle.spec.look_back_rows else None  # of the rows
         if bundle.spec.look_back_rows and len(signal):
             spec = bundle.spec
             table = build_table(signal.frame(), spec, spec.interval, vix())
@@ -78,6 +79,9 @@ class TradingAgent:
     def see(self) -> None:
         """Build the feature row of the bar that has just been appended to the signal history."""
         spec = self.bundle.spec
+        if self._rows and self._newest == self._signal.newest_row:
+            self._rows.pop()  # the bar has grown: its row is computed anew
+        self._newest = self._signal.newest_row
         if spec.uses_vix:
             bars = self._signal.since_anchor(spec.anchor)
             self._rows.append(build_row(bars, spec, spec.interval, self._vix()))

@@ -17,13 +17,23 @@ from serving.history import FeedBar, History, Instrument
 
 
 def of_bars(bars: Sequence[FeedBar]) -> dict[str, Any]:
-    return {"bars": [[*astuple(b.instrument), b.time.isoformat(), *b.values] for b in bars]}
+    return {
+        "bars": [
+            [astuple(b.instrument), b.time.isoformat(), b.row and b.row.isoformat(), *b.values]
+            for b in bars
+        ]
+    }
 
 
 def bars_of(content: Mapping[str, Any]) -> list[FeedBar]:
     return [
-        FeedBar(Instrument(source, symbol, interval), datetime.fromisoformat(time), tuple(values))
-        for source, symbol, interval, time, *values in content["bars"]
+        FeedBar(
+            Instrument(*instrument),
+            datetime.fromisoformat(time),
+            tuple(values),
+            datetime.fromisoformat(row) if row else None,
+        )
+        for instrument, time, row, *values in content["bars"]
     ]
 
 
@@ -31,6 +41,7 @@ def of_history(history: History) -> dict[str, Any]:
     frame = history.frame()
     return {
         "instrument": astuple(history.instrument),
+        "newest_part": history.newest_part and history.newest_part.isoformat(),
         "times": _nanoseconds(frame.index),
         "values": frame.to_numpy().tolist(),
     }
@@ -40,7 +51,9 @@ def history_of(content: Mapping[str, Any]) -> History:
     index = pd.DatetimeIndex(content["times"], name="time").tz_localize("UTC")
     values = content["values"] if content["times"] else None
     frame = pd.DataFrame(values, index=index, columns=list(BAR_COLUMNS), dtype="float64")
-    return History(Instrument(*content["instrument"]), frame)
+    part = content["newest_part"]
+    newest_part = datetime.fromisoformat(part) if part else None
+    return History(Instrument(*content["instrument"]), frame, newest_part)
 
 
 def of_series(series: pd.Series | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from core.errors import ConfigError, ServiceUnavailable
 from serving.signals import NONSENSE, encode
 
 FIRST_PORT = 5557
+BARS, TICKS = "bars ", "ticks"  # topics of what is published on the first port
 ROLES = ("bars", "requests", "signals", "feedback")  # on consecutive ports
 REQUEST_SECONDS = 10.0
 LARGEST = 1 << 20  # bytes an agent may send at once
@@ -95,7 +96,7 @@ class Line:
     def __init__(self, addresses: Mapping[str, str], agent: str) -> None:
         self._addresses = addresses
         self._context = zmq.Context()
-        self.bars = self._subscribe("bars", "")
+        self.bars = self._subscribe("bars", BARS)
         self.feedback = self._subscribe("feedback", f"{agent} ")
         self._signals = self._context.socket(zmq.PUSH)
         self._signals.linger = 0

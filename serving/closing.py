@@ -96,6 +96,9 @@ class Close:
 
     def record(self) -> Iterator[rows.Row]:
         """Everything else this bar leaves in the ledger, in order."""
+        for bar in self.skipped:
+            if bar.instrument.decide:  # a replay grows the same rows
+                yield self._bar_seen(bar, None)
         yield self._bar_seen(self.traded, self.bar)
         if self.signal.instrument != self.traded.instrument:
             yield self._bar_seen(self.signal, None)
@@ -123,7 +126,8 @@ class Close:
         if self.too_old:
             yield "stale bar", f"{self.too_old}; holds what it has"
         for bar in self.skipped:
-            yield "bar skipped", f"only {bar.instrument.symbol} has {bar.time.isoformat()}"
+            heard = "heard whole, too late to decide on" if bar.instrument.decide else "alone"
+            yield "bar skipped", f"{bar.instrument.symbol} {bar.time.isoformat()}: {heard}"
         for execution in self.settled.executions:
             if execution.leg != "entry":
                 yield execution.leg, f"{execution.shares:+,.0f} {self.symbol} at {execution.price}"
@@ -151,9 +155,11 @@ class Close:
         if risk:  # with the actions of bars that were skipped
             prices |= {name: float(getattr(risk, name)[0]) for name in BAR_COLUMNS}
         return rows.BarSeen(
-            **self._key,
+            **self._key | {"bar_time": bar.time},
             symbol=bar.instrument.symbol,
             interval=bar.instrument.interval,
+            row_time=bar.row,
+            decide_seconds=bar.instrument.decide,
             **prices,
             atr=float(risk.atr[0]) if risk else math.nan,
             volatility=float(risk.volatility[0]) if risk else math.nan,

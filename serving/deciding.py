@@ -16,6 +16,7 @@ from registry.bundle import Bundle
 from serving.agent import Answer, TradingAgent
 from serving.closing import Close
 from serving.history import FeedBar, History
+from serving.timer import Tick
 
 Note = Callable[[str, str, str], None]  # agent, kind, detail: an event for the ledger
 Steer = Callable[[str, bool, str], None]  # agent, pause (or resume) it, by whom
@@ -69,6 +70,9 @@ class Desk(Protocol):
     def bars(self, bars: Sequence[FeedBar]) -> None:
         """Hear of a step of the feed, before the sleeves live through it."""
 
+    def ticks(self, ticks: Sequence[Tick]) -> None:
+        """Hear of trades, those of a decision timer's symbols."""
+
     def closed(self, close: Close) -> None:
         """Hear what became of a decision, after its orders left."""
 
@@ -102,6 +106,9 @@ class LocalDesk:
 
     def bars(self, bars: Sequence[FeedBar]) -> None:
         """The sleeves' histories are the traders'."""
+
+    def ticks(self, ticks: Sequence[Tick]) -> None:
+        """Nobody listens."""
 
     def closed(self, close: Close) -> None:
         """The sleeve knows."""

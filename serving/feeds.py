@@ -7,7 +7,7 @@ can still change. Knows nothing of agents and decisions.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from threading import Event
 from typing import Protocol
@@ -17,6 +17,7 @@ import pandas as pd
 from core.bars import BAR_COLUMNS
 from core.errors import NotEnoughData, SourceUnavailable
 from serving.history import FeedBar, Instrument
+from serving.timer import Tick
 
 
 class Feed(Protocol):
@@ -45,6 +46,9 @@ class Feed(Protocol):
     def events(self) -> tuple[tuple[str, str], ...]:
         """Return kind and detail of what was out of the ordinary since this was asked last."""
 
+    def ticks(self) -> tuple[Tick, ...]:
+        """Return the trades heard since this was asked last; none where only bars are known."""
+
     def close(self) -> None:
         """End connections; may be called again, and before anything was asked."""
 
@@ -59,6 +63,9 @@ class Calm:
     def events(self) -> tuple[tuple[str, str], ...]:
         return ()
 
+    def ticks(self) -> tuple[Tick, ...]:
+        return ()
+
     def close(self) -> None:
         """There is nothing to end."""
 
@@ -67,7 +74,8 @@ class ReplayFeed(Calm):
     """Plays the newest rows of finished histories as if they were happening.
 
     Instruments play side by side: at each step every one of them shows its next bar, whatever the
-    years they are from, since an agent trades its own sleeve and clock.
+    years they are from, since an agent trades its own sleeve and clock. One with a decision timer
+    plays the ``parts`` that finer bars make of its newest rows.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class ReplayFeed(Calm):
         bars_per_second: float = 0.0,
         vix: pd.Series | None = None,
         label: str = "",
+        parts: Mapping[Instrument, Sequence[FeedBar]] | None = None,
     ) -> None:
         self.name = f"replay of the last {paper_bars} bars{label}"
         self._frames = dict(frames)
@@ -84,6 +93,7 @@ class ReplayFeed(Calm):
         self._bars_per_second = bars_per_second
         self._paced_anew = False
         self._vix = vix
+        self._parts = dict(parts or {})
 
     def pace(self, bars_per_second: float) -> None:
         """Play at another pace from the next step on; safe from any thread."""
@@ -101,7 +111,17 @@ class ReplayFeed(Calm):
                 "ingest a longer history or lower split.paper_bars"
             )
         moment: datetime = clock[-self._paper_bars - 1].to_pydatetime()
-        return moment
+        if not instruments[0].decide:
+            return moment
+        rows = [{part.row for part in self._parts[one]} for one in instruments]
+        first = next((t for t in clock[-self._paper_bars :] if all(t in row for row in rows)), None)
+        if first is None:
+            raise NotEnoughData(
+                f"{instruments[0].symbol}: the finer bars that a decision timer replays reach none "
+                f"of the last {self._paper_bars} bars; ingest them anew"
+            )
+        before: datetime = first.to_pydatetime() - timedelta(microseconds=1)
+        return before
 
     def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
         return self._frames[instrument].loc[:until]
@@ -113,7 +133,7 @@ class ReplayFeed(Calm):
         self, after: Mapping[Instrument, datetime], stop: Event
     ) -> Iterator[tuple[FeedBar, ...]]:
         """Yield one step of all instruments at a time, at the chosen pace."""
-        pending = [bars_after(self._frames[i], i, moment) for i, moment in after.items()]
+        pending = [self._after(one, moment) for one, moment in after.items()]
         due = time.monotonic()
         for step in range(max(map(len, pending), default=0)):
             pace = self._bars_per_second
@@ -125,6 +145,11 @@ class ReplayFeed(Calm):
             if stop.is_set():
                 return
             yield tuple(bars[step] for bars in pending if step < len(bars))
+
+    def _after(self, one: Instrument, moment: datetime) -> list[FeedBar]:
+        if one.decide:
+            return [part for part in self._parts[one] if part.time > moment]
+        return bars_after(self._frames[one], one, moment)
 
 
 class PollingFeed(Calm):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +30,13 @@ from features.observation import observation_columns
 from registry.bundle import Bundle
 from serving.agent import Answer
 from serving.briefing import of_bars, of_history, of_series
-from serving.bus import Hub
+from serving.bus import BARS, TICKS, Hub
 from serving.closing import Close
 from serving.deciding import Note, Steer, Trader
 from serving.history import FeedBar, History
 from serving.signals import NONSENSE, Ask, Signal, account_of, encode
 from serving.steering import announce, withdraw
+from serving.timer import Tick
 
 COMMAND = (sys.executable, "-m", "serving.agent_process")
 SLICE_SECONDS = 0.05  # between two looks whether the process asked still lives
@@ -170,7 +171,13 @@ class Gateway:
                 self._note(member.name, "agent absent", "not ready when trading began; it holds")
 
     def bars(self, bars: Sequence[FeedBar]) -> None:
-        self._hub.publish("bars", "", encode(of_bars(bars)))
+        self._hub.publish("bars", BARS, encode(of_bars(bars)))
+
+    def ticks(self, ticks: Sequence[Tick]) -> None:
+        """Publish them beside the bars, under a topic of their own; agents do not wait for them."""
+        for one in ticks:
+            content = asdict(one) | {"at": one.at.isoformat()}
+            self._hub.publish("bars", f"{TICKS} {one.symbol} ", encode(content))
 
     def closed(self, close: Close) -> None:
         content = {

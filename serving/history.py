@@ -25,23 +25,36 @@ class Instrument:
     source: str
     symbol: str
     interval: Interval
+    decide: int = 0  # seconds between two decisions on its unfinished bar; 0: at its close
 
 
 @dataclass(frozen=True, slots=True)
 class FeedBar:
-    """A completed bar of one instrument."""
+    """A completed bar of one instrument, or a *part* of one: what happened between two decisions.
+
+    An instrument with a decision timer is lived through part by part. A whole bar of it (``row``
+    is None) is history only: nobody heard its parts.
+    """
 
     instrument: Instrument
     time: datetime  # aware UTC: session date at midnight, or the bar's start
     values: tuple[float, ...]  # in the order of BAR_COLUMNS
+    row: datetime | None = None  # time of the bar it is a part of
 
 
 class History:
-    """Bars of one instrument; ``append`` refuses anything but a newer one."""
+    """Bars of one instrument; ``append`` refuses anything but a newer one.
 
-    def __init__(self, instrument: Instrument, bars: pd.DataFrame) -> None:
+    Parts of a bar grow its row: the newest row is then unfinished, and ``newest`` the time of the
+    newest part.
+    """
+
+    def __init__(
+        self, instrument: Instrument, bars: pd.DataFrame, newest_part: datetime | None = None
+    ) -> None:
         self.instrument = instrument
-        self._since: tuple[tuple[int, int], Prices] | None = None  # by count and anchor
+        self.newest_part = newest_part  # its time; None: the newest row is a whole bar
+        self._since: tuple[tuple[datetime | int, int], Prices] | None = None  # by newest, anchor
         self._count = len(bars)
         room = max(2 * len(bars), 1024)
         self._values = np.empty((len(BAR_COLUMNS), room))  # a column lies in one piece
@@ -55,6 +68,11 @@ class History:
 
     @property
     def newest(self) -> datetime | None:
+        return self.newest_part or self.newest_row
+
+    @property
+    def newest_row(self) -> datetime | None:
+        """Return the time of the newest bar, finished or not."""
         if not self._count:
             return None
         return pd.Timestamp(self._times[self._count - 1], tz="UTC").to_pydatetime()
@@ -73,11 +91,15 @@ class History:
                 f"{self.instrument.symbol}: bar {bar.time.isoformat()} came after "
                 f"{newest.isoformat()}; bars of a feed must be in order"
             )
+        self.newest_part = bar.time if bar.row else None
+        if bar.row is not None and bar.row == self.newest_row:
+            grow(self._values[:, self._count - 1], bar.values)
+            return
         if self._count == len(self._times):
             self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
             self._times = np.concatenate([self._times, np.empty_like(self._times)])
         self._values[:, self._count] = bar.values
-        self._times[self._count] = np.datetime64(bar.time.replace(tzinfo=None), "ns")
+        self._times[self._count] = np.datetime64((bar.row or bar.time).replace(tzinfo=None), "ns")
         self._count += 1
 
     def frame(self, newest: int | None = None) -> pd.DataFrame:
@@ -95,7 +117,7 @@ class History:
         """Return the same without a copy, for rows that need no VIX (``features.table``)."""
         from features.table import live_prices
 
-        key = self._count, anchor
+        key = self.newest_part or self._count, anchor
         if self._since is None or self._since[0] != key:
             values = self._values[:, self._start(anchor) : self._count]
             values.flags.writeable = False  # no indicator may alter the history
@@ -108,3 +130,14 @@ class History:
 
         times = self._times[: self._count]
         return newest_period_of(times, self.instrument.interval, anchor).anchor if len(times) else 0
+
+
+def grow(row: np.ndarray, part: tuple[float, ...]) -> None:
+    """Let a bar (BAR_COLUMNS) grow, in place, by what happened after it."""
+    _, high, low, close, volume, dividend, split_ratio = range(len(BAR_COLUMNS))
+    row[high] = max(row[high], part[high])
+    row[low] = min(row[low], part[low])
+    row[close] = part[close]
+    row[volume] += part[volume]
+    row[dividend] += part[dividend]
+    row[split_ratio] *= part[split_ratio]

@@ -18,12 +18,21 @@ from itertools import groupby
 import pandas as pd
 from ib_async import IB, BarData, BarDataList, Fill
 
-from core.calendar import BAR_LENGTH, bar_close, is_partial, newest_complete
+from core.calendar import (
+    BAR_LENGTH,
+    bar_close,
+    is_partial,
+    is_session,
+    newest_complete,
+    session_open,
+)
 from core.errors import BrokerUnavailable, DataError, NotAllowed, NotEnoughData, SourceUnavailable
 from serving.brokers.ibkr.access import Access
 from serving.brokers.ibkr.link import Link, Pace
 from serving.feeds import bars_after, by_time
 from serving.history import FeedBar, Instrument
+from serving.ibkr_ticks import IbkrTicks
+from serving.timer import Tick, first_of_day
 from sources.actions import split_between
 from sources.gateway import DATA_CLIENT, USUAL_DATA_CLIENT, whole
 from sources.ibkr import PACER, Questions, Reach, frame_of, time_of
@@ -85,6 +94,7 @@ class IbkrFeed:
         self._kept: dict[Instrument, tuple[IB, BarDataList]] = {}  # in the link's thread
         self._asked: dict[Instrument, datetime] = {}  # when for history last
         self._turn = asyncio.Lock()
+        self._ticks = IbkrTicks(calendar, now)
         self._vix: pd.Series | None = None
         self._vix_asked = EPOCH
 
@@ -94,6 +104,9 @@ class IbkrFeed:
         """Return the newest complete bar that all have: what happens from now on is traded."""
         moments = [self._complete(instrument).index[-1] for instrument in instruments]
         begin: datetime = min(moments).to_pydatetime()
+        if decide := instruments[0].decide:  # every part of it is over
+            closed = bar_close(self._calendar, instruments[0].interval, begin)
+            return closed - timedelta(seconds=decide)
         return begin
 
     def history(self, instrument: Instrument, until: datetime) -> pd.DataFrame:
@@ -119,7 +132,9 @@ class IbkrFeed:
             self._tend(seen)
             with self._changed:
                 known = {instrument: self._known[instrument] for instrument in seen}
-            fresh = [bar for one, when in seen.items() for bar in bars_after(known[one], one, when)]
+            fresh = [
+                bar for one, when in seen.items() for bar in self._fresh(known[one], one, when)
+            ]
             for bar in fresh:
                 seen[bar.instrument] = max(bar.time, seen[bar.instrument])
             for _, together in groupby(sorted(fresh, key=by_time), key=by_time):
@@ -128,11 +143,42 @@ class IbkrFeed:
                 yield tuple(together)
             with self._changed:
                 if all(self._known[one] is known[one] for one in seen):
-                    self._changed.wait(self._tempo.look)
+                    self._changed.wait(self._ticks.due(self._now(), self._tempo.look))
+
+    def _fresh(self, known: pd.DataFrame, one: Instrument, when: datetime) -> list[FeedBar]:
+        """Return what is new of an instrument: bars; with a timer, parts, and bars before them."""
+        bars = bars_after(known, one, when)
+        if not one.decide or self._waits_for_history(one):
+            return bars
+        parts = self._ticks.take(one, self._now(), bars[-1].time if bars else when)
+        if parts:
+            bars = [bar for bar in bars if bar.time < (parts[0].row or parts[0].time)]
+        return bars + first_of_day(parts, when, self._splits.get(one, 1.0))
+
+    def _waits_for_history(self, one: Instrument) -> bool:
+        """Ask for history before the first part of a day: it shows a split by the days before."""
+        newest, now = self._known[one].index[-1], self._now()
+        if newest.date() == now.date() or not is_session(self._calendar, now):
+            return False
+        opened = session_open(self._calendar, now)
+        if now >= opened > self._asked[one] and self._linked.is_set():
+            self._ask_again(one)
+        return self._asked[one] < opened
+
+    def ticks(self) -> tuple[Tick, ...]:
+        return self._ticks.heard()
 
     def too_old(self, bar: FeedBar) -> str:
         """Say why a bar must not be decided on: the one after it is complete already."""
         interval, now = bar.instrument.interval, self._now()
+        if decide := bar.instrument.decide:
+            late = (now - bar.time).total_seconds() - decide
+            if late < decide:
+                return ""
+            return (
+                f"{bar.instrument.symbol}: what was traded from {bar.time.isoformat()} on came "
+                f"{late:.1f} s after its end; the timer is {decide} s"
+            )
         closed = bar_close(self._calendar, interval, bar.time)
         if now < closed + BAR_LENGTH.get(interval, timedelta(hours=12)):
             return ""
@@ -240,6 +286,8 @@ class IbkrFeed:
                 bars.updateEvent += lambda bars, _: self._updated(instrument, bars)
                 self._kept[instrument] = ib, bars
                 self._updated(instrument, bars)
+            if instrument.decide:
+                self._ticks.keep(ib, contract, instrument, self._begun(instrument))
             return self._known[instrument]
 
     def _updated(self, instrument: Instrument, bars: Sequence[BarData]) -> None:
@@ -260,6 +308,14 @@ class IbkrFeed:
             self._link.schedule(lambda: self._refill(instrument))
         elif fresh:
             self._learn(instrument, frame_of(fresh), now, len(fresh) - 1)
+
+    def _begun(self, instrument: Instrument) -> FeedBar | None:
+        """Return the bar that is unfinished, as IBKR has it so far."""
+        bars = self._kept[instrument][1] if instrument in self._kept else []
+        frame = frame_of({time_of(bar): bar for bar in bars[-1:]})
+        with self._changed:
+            newest = self._known[instrument].index[-1].to_pydatetime()
+        return next(iter(bars_after(frame, instrument, newest)), None)
 
     async def _refill(self, instrument: Instrument) -> None:
         """A new day: ask for history, which shows a split by what it makes of the days before."""

@@ -39,6 +39,9 @@ class Pairing:
 
     def put(self, bar: FeedBar) -> Iterator[Pair | Lone]:
         """Take a bar and yield what it completes, oldest first."""
+        if bar.instrument.decide and bar.row is None:
+            yield Lone(bar)  # history only
+            return
         if self.traded == self.signal:
             yield Pair(bar, bar)
             return

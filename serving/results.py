@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.calendar import bars_per_year
+from core.calendar import decisions_per_year
 from core.metrics import max_drawdown, sharpe, total_return
 from serving.ledger import LedgerReader, rows
 
@@ -77,7 +77,9 @@ def _sleeve(
 ) -> SleeveResult:
     of: dict[str, Any] = {"session": session, "agent": agent}
     decisions = ledger.rows(rows.Decision, **of)
-    interval: Any = ledger.rows(rows.BarSeen, **of, newest=1)[0].interval
+    seen = ledger.rows(rows.BarSeen, **of, newest=1)[0]
+    interval: Any = seen.interval
+    per_year = decisions_per_year(interval, seen.decide_seconds, calendar)
     # Nothing is held at the first close, so its equity is the opening cash: the curve starts there.
     equity = np.array([books[0].equity, *(book.equity for book in books)])
     return SleeveResult(
@@ -92,7 +94,7 @@ def _sleeve(
         interventions=sum(1 for v in ledger.rows(rows.Verdict, **of) if v.reasons),
         final_equity=float(equity[-1]),
         total_return=float(total_return(equity)),
-        sharpe=float(sharpe(equity, bars_per_year(interval, calendar))),
+        sharpe=float(sharpe(equity, per_year)),
         max_drawdown=float(max_drawdown(equity)),
     )
 

@@ -26,6 +26,7 @@ from serving.results import SessionResult
 from serving.session import instruments_of
 from serving.standby import wait_for_turn
 from serving.switch_page import page_of
+from serving.timed_replay import refuse_timers, replayed_parts
 from serving.watch import watch_of
 from serving.worker import Worker
 from sources.catalogue import ingest_command, make_source
@@ -59,6 +60,7 @@ def make_feed(
 ) -> Feed:
     """Return a replay of the reserved validated bars, or a feed of the present."""
     if feed == "yfinance":
+        refuse_timers(params, agents)
         return polling_feed(params, make_source("yfinance"))
     if feed == "ibkr":
         from serving.ibkr_feed import feed_of
@@ -67,8 +69,12 @@ def make_feed(
     speed = params.paper.bars_per_second if bars_per_second is None else bars_per_second
     wanted = _instruments(params, agents)
     frames = {one: validated_bars(home, one) for one in wanted}
+    calendar = params.validation.calendar
+    parts = {
+        one: replayed_parts(home, one, calendar, validated_bars) for one in wanted if one.decide
+    }
     vix = next((_closes(home, name) for name in VIX_NAMES if _path(home, name).exists()), None)
-    return ReplayFeed(frames, params.split.paper_bars, speed, vix)
+    return ReplayFeed(frames, params.split.paper_bars, speed, vix, parts=parts)
 
 
 def validated_bars(home: Home, one: Instrument) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from core.accounts import open_accounts
 from core.errors import ConfigError, NotAllowed, ServiceUnavailable, UnknownVersion
@@ -24,6 +25,7 @@ from serving.ledger import Ledger, rows
 from serving.pairing import Pairing
 from serving.rulebook import in_words, note_rules, rulebook
 from serving.sleeve import Sleeve, replay_books
+from serving.timer import heard_again
 
 PAPER = "paper"
 
@@ -44,8 +46,8 @@ def instruments_of(params: Params, agent: str) -> tuple[Instrument, Instrument]:
     """Return what an agent trades and what it looks at."""
     entry = params.agent(agent)
     return (
-        Instrument(entry.source, entry.symbol, entry.interval),
-        Instrument(entry.source, entry.signal_symbol, entry.interval),
+        Instrument(entry.source, entry.symbol, entry.interval, entry.decide_seconds),
+        Instrument(entry.source, entry.signal_symbol, entry.interval, entry.decide_seconds),
     )
 
 
@@ -167,9 +169,7 @@ class Opening:
         traded, signal = instruments_of(self._params, agent)
         pairing = Pairing(traded, signal)
         since = books.time or self._feed.begin(pairing.instruments)
-        histories = {
-            one: History(one, self._feed.history(one, since)) for one in pairing.instruments
-        }
+        histories = {one: self._history(agent, one, since) for one in pairing.instruments}
         trader = self._desk.trader(
             agent, published.version, bundle, histories[signal], histories[traded], self._feed.vix
         )
@@ -188,6 +188,14 @@ class Opening:
             sleeve.recover(books.time)
         note_alias(self._ledger, self._session, agent, published, bundle, books.time)
         return Seat(sleeve, pairing, published, since)
+
+    def _history(self, agent: str, one: Instrument, since: datetime) -> History:
+        """Return what is known up to a bar; with a timer, as it was heard."""
+        of: dict[str, Any] = {"session": self._session, "agent": agent, "symbol": one.symbol}
+        heard = self._ledger.rows(rows.BarSeen, **of) if one.decide else []
+        if not heard:
+            return History(one, self._feed.history(one, since))
+        return heard_again(one, self._feed.history(one, since), heard)
 
     def _note_rules(self, agent: str, rules: Rules, bar_time: datetime | None) -> None:
         """Record the rules from now on, and that they are others than before the restart."""

@@ -67,6 +67,8 @@ class Shadows:
             return
         self._session = session
         for name, sleeve in sleeves.items():
+            if sleeve.traded.instrument.decide:
+                continue  # challengers are compared at closes
             same = sleeve.signal is sleeve.traded
             traded = History(sleeve.traded.instrument, sleeve.traded.frame())
             signal = traded if same else History(sleeve.signal.instrument, sleeve.signal.frame())
@@ -86,7 +88,7 @@ class Shadows:
 
     def hear(self, close: Close, sleeve: Sleeve, vix: Vix) -> None:
         """Take note of a bar of Production's; its orders have left."""
-        if self._off:
+        if self._off or close.traded.instrument.decide:
             return
         lived = Lived(
             agent=close.agent,

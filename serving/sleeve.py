@@ -287,7 +287,8 @@ class Sleeve:
             return False, None
         if not new:
             return True, None
-        daily = self.traded.instrument.interval == "1d"
+        one = self.traded.instrument
+        daily = one.interval == "1d" and not one.decide
         return True, self._ticket(new, time, "market_on_open" if daily else "market")
 
     def _ticket(self, shares: float, time: datetime, kind: str, replica: int = 0) -> Ticket:

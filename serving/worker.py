@@ -309,6 +309,7 @@ class Worker:
         news = self._remote.news() if self._remote else News()
         for kind, detail in (*self._feed.events(), *news.events):
             self._account_event(kind, detail)
+        self._desk.ticks(self._feed.ticks())
         for seat in self._seats.values() if self._remote else ():
             seat.sleeve.hear(news.executions)
 

@@ -77,6 +77,10 @@ class BarSeen(Row):
     split_ratio: float
     atr: float  # price units; NaN unknown, or not the traded symbol
     volatility: float  # annualised; NaN likewise
+    # With a decision timer: what happened between two decisions. Without a row, but with a timer:
+    # a whole bar that was heard too late to be lived through.
+    row_time: datetime | None = None  # of the bar that was unfinished
+    decide_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,12 @@ _SHADOWS = (
         against REAL NOT NULL, reason TEXT NOT NULL, {_WHEN}) STRICT""",
 )
 
+# Decisions on unfinished bars.
+_TIMER = (
+    "ALTER TABLE bars ADD COLUMN row_time TEXT",
+    "ALTER TABLE bars ADD COLUMN decide_seconds INTEGER NOT NULL DEFAULT 0",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _SECOND,
@@ -136,6 +142,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _CLIPS_AND_RULES,
     _INTERVENTIONS,
     _SHADOWS,
+    _TIMER,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAY_CHANGE = frozenset({"snapshots"})
