@@ -15,6 +15,7 @@ from features.scaler import Scaler
 from features.spec import FeatureSpec
 from pipelines.chain import Plan, Steps, chain_of, cuts_of
 from pipelines.leaks import Leak, World, prove, require_none
+from registry.policy import Decision
 from training import backtest
 
 INDEX = daily_index(620)
@@ -127,3 +128,84 @@ def test_an_own_feature_must_exist_and_give_a_number_per_bar() -> None:
         own("nowhere_at_all:feature")
     with pytest.raises(ConfigError, match=r"returned shape \(\d+,\), expected \(\d+,\)"):
         found(None, "own_features:too_short")
+
+
+# Every number of the chain that may not know the future: one mistake planted into each -------
+
+
+def columns_of(leaks: list[Leak], stage: str) -> set[str]:
+    assert {leak.stage for leak in leaks} == {stage}
+    return {leak.column for leak in leaks}
+
+
+class Centred:
+    """A scaler that subtracts the mean of the rows around each, two later ones among them."""
+
+    def __init__(self, scaler: Scaler) -> None:
+        self.columns, self.centre, self.spread = scaler.columns, scaler.centre, scaler.spread
+
+    def transform(self, table: np.ndarray) -> np.ndarray:
+        mean = [np.convolve(column, np.ones(5) / 5.0, mode="same") for column in table.T]
+        return np.asarray(table - np.transpose(mean), dtype=np.float32)
+
+
+def test_scaling_by_a_centred_window_is_caught() -> None:
+    steps = Steps(
+        fit=lambda table, stop, spec: Centred(Scaler.fit(table[:stop], spec)),  # type: ignore[arg-type, return-value]
+        trade=lambda probe, dataset, scaler, *rest: backtest.run(
+            probe, dataset, Scaler.fit(dataset.table[dataset.first_row :], dataset.spec), *rest
+        ),
+    )
+    assert "rsi_14" in columns_of(found(steps), "scaled features")
+
+
+def test_an_observation_of_the_row_after_is_caught() -> None:
+    def early(policy: object, dataset: Dataset, *rest: object) -> object:
+        table = np.vstack([dataset.table[1:], dataset.table[-1:]])
+        return backtest.run(policy, replace(dataset, table=table), *rest)  # type: ignore[arg-type]
+
+    assert "rsi_14" in columns_of(found(Steps(trade=early)), "observation")  # type: ignore[arg-type]
+
+
+class Foresees:
+    """Goes in on the bars before those that rise."""
+
+    def __init__(self, dataset: Dataset, row: int) -> None:
+        self._close, self._row = dataset.market.close[:, 0], row
+
+    def decide(self, observation: np.ndarray) -> Decision:
+        rise = self._close[self._row + 1] / self._close[self._row] - 1.0
+        self._row += 1
+        return Decision(np.array([[float(rise > 0)]]), np.array([[rise]]), np.array([rise]))
+
+
+def test_an_action_that_knows_the_next_close_is_caught() -> None:
+    def foreseen(policy: object, dataset: Dataset, *rest: object) -> object:
+        begin = rest[2].start  # type: ignore[attr-defined]
+        return backtest.run(Foresees(dataset, begin), dataset, *rest)  # type: ignore[arg-type]
+
+    assert "score" in columns_of(found(Steps(trade=foreseen)), "decision")  # type: ignore[arg-type]
+
+
+def test_a_stop_that_fills_at_the_next_bars_low_is_caught() -> None:
+    def worse(policy: object, dataset: Dataset, *rest: object) -> object:
+        result = backtest.run(policy, dataset, *rest)  # type: ignore[arg-type]
+        low = np.vstack([result.market.low[1:], result.market.low[-1:]])
+        prices = np.where(result.fills.exit_shares != 0.0, low, result.fills.exit_price)
+        return replace(result, fills=result.fills._replace(exit_price=prices))
+
+    tight = replace(plan(), rules=plan().rules.but(stop_loss=0.01))
+    stops = chain_of(tight)(WORLD, CUTS[1])["fills inside the bar"]["exit_shares"]
+    stopped = stops.index[(stops != 0.0) & (stops.index < CUTS[1])][-1:]
+    assert prove(chain_of(tight), WORLD, stopped) == []
+    leaks = prove(chain_of(tight, Steps(trade=worse)), WORLD, stopped)  # type: ignore[arg-type]
+    assert columns_of(leaks, "fills inside the bar") == {"exit_price"}
+
+
+def test_a_curve_judged_against_its_own_end_is_caught() -> None:
+    def detrended(policy: object, dataset: Dataset, *rest: object) -> object:
+        result = backtest.run(policy, dataset, *rest)  # type: ignore[arg-type]
+        return replace(result, equity=result.equity - result.equity.mean() + result.opening_cash)
+
+    leaks = found(Steps(trade=detrended))  # type: ignore[arg-type]
+    assert columns_of(leaks, "the gate's input") == {"return", "equity"}
