@@ -238,23 +238,32 @@ def choose(mask: Array, yes: State, no: State) -> State:
     ``choose(done, open_accounts(...), state)`` opens finished accounts anew. The clock is that
     of ``no``; what ``yes`` remembers by its own clock is moved.
     """
-    if later := no.clock - yes.clock:
-        yes = yes.but(last_trade=yes.last_trade + later, entry_from=yes.entry_from + later)
+    if not isinstance(mask, np.ndarray):
+        return _chosen(mask, _moved(yes, no.clock), no)
+    rows = np.flatnonzero(mask)  # mostly few
+    some = _moved(yes.only(rows), no.clock)
+    account, position, past_peaks = no.account.copy(), no.position.copy(), no.past_peaks.copy()
+    account[rows], position[rows] = some.account, some.position
+    past_peaks[:, rows] = some.past_peaks
+    return State(no.clock, account, position, past_peaks)
+
+
+def _moved(state: State, clock: float) -> State:
+    """Return the state as one at ``clock``, as long after its trades as it was."""
+    later = clock - state.clock
+    if not later:
+        return state
+    return state.but(last_trade=state.last_trade + later, entry_from=state.entry_from + later)
+
+
+def _chosen(mask: Array, yes: State, no: State) -> State:
+    xp = namespace(mask)
     return State(
         no.clock,
-        _chosen(mask, yes.account, no.account),
-        _chosen(mask, yes.position, no.position),
-        namespace(mask).where(mask, yes.past_peaks, no.past_peaks),
+        xp.where(mask[:, None, None], yes.account, no.account),
+        xp.where(mask[:, None, None], yes.position, no.position),
+        xp.where(mask, yes.past_peaks, no.past_peaks),
     )
-
-
-def _chosen(mask: Array, yes: Array, no: Array) -> Array:
-    if not isinstance(mask, np.ndarray):
-        return namespace(mask).where(mask[:, None, None], yes, no)
-    rows = np.flatnonzero(mask)  # mostly few
-    chosen = no.copy()
-    chosen[rows] = yes[rows]
-    return chosen
 
 
 def joined(states: Sequence[State]) -> State:

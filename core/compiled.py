@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from core import arrays, lanes
+from core import arrays, lanes, squares
 from core.arrays import ELEMENTWISE, Array
 
 _log = logging.getLogger(__name__)
@@ -181,6 +181,11 @@ def _operations() -> dict[Callable[..., Any], Callable[..., Any]]:
     NumPy's own rule of ``minimum`` and ``maximum``: the first, where it is smaller (larger) or
     NaN, else the second.
     """
+    square = squares.turn()
+
+    def turned(source, a, b, c, d, made, first, distance):  # type: ignore[no-untyped-def]
+        square(source, a, b, c, d, made, first, distance)
+
     return {
         arrays.where: lambda c, yes, no: lambda c, yes, no: yes if c else no,
         arrays.minimum: lambda a, b: lambda a, b: a if (a < b or a != a) else b,
@@ -194,6 +199,7 @@ def _operations() -> dict[Callable[..., Any], Callable[..., Any]]:
         arrays.total: lambda a: lambda a: a,
         lanes.lane: _lane,
         lanes.keep: _keep,
+        lanes.turn: lambda source, a, b, c, d, made, first, distance: turned,
     }
 
 

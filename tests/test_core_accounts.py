@@ -1,7 +1,9 @@
 """Accounts and their snapshots."""
 
 import json
+from typing import Any
 
+import array_api_compat.torch as torch_namespace
 import numpy as np
 import pytest
 
@@ -64,3 +66,15 @@ def test_choose_takes_account_by_account() -> None:
     assert mixed.cash.tolist() == [500.0, 5.0, 500.0]
     assert mixed.shares.shape == (3, 2)
     assert mixed.past_peaks.shape == poor.past_peaks.shape
+
+
+@pytest.mark.parametrize("xp", [np, torch_namespace])
+def test_who_takes_over_an_account_traded_as_long_ago_as_before(xp: Any) -> None:
+    fresh = open_accounts(3, 1, 500.0, xp).but(last_trade=-2.0, entry_from=1.0)
+    old = open_accounts(3, 1, 5.0, xp).but(clock=7, last_trade=4.0, entry_from=9.0)
+    mixed = choose(xp.asarray([False, True, False]), fresh, old)
+    assert mixed.clock == 7
+    assert mixed.last_trade[:, 0].tolist() == [4.0, 5.0, 4.0]  # two bars before 7
+    assert mixed.entry_from[:, 0].tolist() == [9.0, 8.0, 9.0]
+    assert mixed.cash.tolist() == [5.0, 500.0, 5.0]
+    assert old.cash.tolist() == [5.0] * 3

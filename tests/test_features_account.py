@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from core_kit import flat
+from core_kit import flat, random_market
 
 from core.accounts import State, open_accounts
-from core.bars import Bar
+from core.bars import Bar, PackedMarket
 from core.compiled import by_arrays
 from features.account import (
     ACCOUNT_COLUMNS,
@@ -114,6 +114,15 @@ def test_machine_code_has_the_bytes_of_arrays():
     with by_arrays():
         expected = account_features(state, close(31.0))
     assert account_features(state, close(31.0)).tobytes() == expected.tobytes()
+
+
+def test_machine_code_reads_the_rows_that_accounts_stand_at():
+    rng = np.random.default_rng(4)
+    market, state = PackedMarket.of(random_market(rng, 90)), busy_accounts(37)
+    bars = market.at(rng.integers(0, 90, 37))
+    with by_arrays():
+        expected = account_features(state, bars)
+    assert account_features(state, bars).tobytes() == expected.tobytes()
 
 
 def test_each_symbol_of_an_account_has_its_columns():
