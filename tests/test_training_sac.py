@@ -58,6 +58,14 @@ def test_the_written_gradients_are_those_of_the_textbook_losses() -> None:
     torch.testing.assert_close(written, learner._flat.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_an_action_weighs_as_much_in_a_new_critic_as_all_that_is_seen() -> None:
+    module = algorithm(hidden=(64, 64)).learner.module[DEFAULT_MODULE_ID]
+    for critics in (module.critics, module.targets):
+        for member in critics.weights[0].detach():
+            seen, action = float((member[:-1] ** 2).sum()), float((member[-1] ** 2).sum())
+            assert action == pytest.approx(seen, rel=1e-4)
+
+
 def test_the_log_probability_of_a_squashed_action_is_that_of_the_change_of_variables() -> None:
     inputs = torch.tensor([[0.4, -1.0], [-2.0, 0.5]], dtype=torch.float64)
     standard = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)

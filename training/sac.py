@@ -54,6 +54,9 @@ class SacModule(OneModeModule, QNetAPI, TargetNetworkAPI):  # type: ignore[misc]
         width = self.observation_space.shape[0]
         self.actor = Perceptron((width, *hidden, 2), last_gain=0.01)
         self.critics = Perceptron((width + 1, *hidden, 1), members=2)
+        # One action beside many observations would hardly be heard at first: let it weigh as much
+        # as all of them together, or the actor has little to follow for hundreds of updates.
+        self.critics.weights[0].data[:, -1] *= math.sqrt(width)
         self.log_alpha = nn.Parameter(torch.tensor([math.log(START_ALPHA)]))
 
     @property
