@@ -56,6 +56,23 @@ def newest_period_of(times: np.ndarray, interval: Interval, anchor: int) -> Peri
     return Period(start, first, stop)
 
 
+def period_label(time: np.datetime64, interval: Interval) -> np.datetime64:
+    """Return what the rows of one period share: their year, their day."""
+    label: np.datetime64 = time.astype("datetime64[Y]" if interval == "1d" else "datetime64[D]")
+    return label
+
+
+def next_anchor(times: np.ndarray, interval: Interval, anchor: int) -> int:
+    """Return the anchor of a row that comes after ``times`` and begins the next period."""
+    start = len(times)
+    if interval == "1d":
+        year = times[-1].astype("datetime64[Y]")
+        return int(times.searchsorted(year + 1 - anchor))
+    for _ in range(anchor):
+        start = _day_start(times, start)
+    return start
+
+
 def _day_start(times: np.ndarray, stop: int) -> int:
     """Return the first row of the day that ends before row ``stop``; 0 where there is none."""
     return int(times.searchsorted(times[stop - 1].astype("datetime64[D]"))) if stop else 0

@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import talib
@@ -75,25 +75,30 @@ def bounded(value: Array) -> Array:
     return np.minimum(np.maximum(value, -1.0), 1.0)
 
 
-def mean_volume(volume: Array, bars: int) -> Array:
-    """Mean volume of the last bars, exactly 0 where none of them traded.
-
-    A running sum ends beside 0, on either side, by the rounding of what it once held.
-    """
-    mean = ta.SMA(volume, bars)
-    mean[ta.MAX(volume, bars) == 0.0] = 0.0
-    return mean
-
-
 @dataclass(frozen=True)
 class Prices(AdjustedBars):
-    """Adjusted bars and what several columns share, each computed once."""
+    """Adjusted bars and what several columns share, each computed once.
+
+    ``ta`` is TA-Lib, or what gives its numbers while trading (``features.live``); whatever looks at
+    earlier bars asks it, but for the two bars before that elementwise steps may look at.
+    """
 
     vix: Array | None = None  # closes of the VIX on the clock of the bars
+    ta: Any = None  # ``of`` sets it
 
     @classmethod
-    def of(cls, bars: AdjustedBars, vix: Array | None = None) -> "Prices":
-        return cls(bars.open, bars.high, bars.low, bars.close, bars.volume, bars.factor, vix)
+    def of(cls, bars: AdjustedBars, vix: Array | None = None, by: Any = None) -> "Prices":
+        prices = (bars.open, bars.high, bars.low, bars.close, bars.volume)
+        return cls(*prices, bars.factor, vix, by or ta)
+
+    def mean_volume(self, bars: int) -> Array:
+        """Mean volume of the last bars, exactly 0 where none of them traded.
+
+        A running sum ends beside 0, on either side, by the rounding of what it once held.
+        """
+        mean: Array = self.ta.SMA(self.volume, bars)
+        mean[self.ta.MAX(self.volume, bars) == 0.0] = 0.0
+        return mean
 
     @property
     def known_vix(self) -> Array:
@@ -105,44 +110,50 @@ class Prices(AdjustedBars):
     @shared
     def macd(self) -> tuple[Array, Array, Array]:
         """MACD line, signal, histogram (12, 26, 9), in price units."""
-        return ta.MACD(self.close, 12, 26, 9)
+        made: tuple[Array, Array, Array] = self.ta.MACD(self.close, 12, 26, 9)
+        return made
 
     @shared
     def bands(self) -> tuple[Array, Array, Array]:
         """Bollinger bands (20 bars, 2 deviations): upper, middle, lower."""
-        return ta.BBANDS(self.close, 20, 2.0, 2.0)
+        made: tuple[Array, Array, Array] = self.ta.BBANDS(self.close, 20, 2.0, 2.0)
+        return made
 
     @shared
     def stochastic(self) -> tuple[Array, Array]:
         """Slow %K and %D (14, 3, 3), 0..100."""
-        return ta.STOCH(
+        made: tuple[Array, Array] = self.ta.STOCH(
             self.high, self.low, self.close, fastk_period=14, slowk_period=3, slowd_period=3
         )
+        return made
 
     @shared
     def vortex(self) -> tuple[Array, Array]:
         """VI+ and VI- over 14 bars."""
-        return ta.VORTEX(self.high, self.low, self.close, 14)
+        made: tuple[Array, Array] = self.ta.VORTEX(self.high, self.low, self.close, 14)
+        return made
 
     @shared
     def directional(self) -> tuple[Array, Array]:
         """+DI and -DI over 14 bars, 0..100."""
         bars = (self.high, self.low, self.close)
-        return ta.PLUS_DI(*bars, 14), ta.MINUS_DI(*bars, 14)
+        return self.ta.PLUS_DI(*bars, 14), self.ta.MINUS_DI(*bars, 14)
 
     @shared
     def average_true_range(self) -> Array:
         """Wilder's ATR over 14 bars, in adjusted price units."""
-        return ta.ATR(self.high, self.low, self.close, 14)
+        made: Array = self.ta.ATR(self.high, self.low, self.close, 14)
+        return made
 
     @shared
     def average_volume(self) -> Array:
         """Mean volume of the last 20 bars."""
-        return mean_volume(self.volume, 20)
+        return self.mean_volume(20)
 
     @shared
     def on_balance_volume(self) -> Array:
-        return ta.OBV(self.close, self.volume)
+        made: Array = self.ta.OBV(self.close, self.volume)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,8 @@ def in_range(close: Array, highest: Array, lowest: Array) -> Array:
 
 def _serial_correlation(p: Prices) -> Array:
     """Correlation of each return with the one before over 20 bars: trending or reverting."""
-    return ta.CORREL(p.returns, shifted(p.returns), 20)
+    made: Array = p.ta.CORREL(p.returns, shifted(p.returns), 20)
+    return made
 
 
 def _volume_weighted(close: Array, paid: Array, volume: Array) -> Array:
@@ -217,19 +229,20 @@ def _force(p: Prices) -> Array:
     """Elder's force index: mean (13 bars) of volume-weighted returns per mean volume."""
     volume = p.average_volume
     pushed = ratio(p.volume, volume) * p.returns
-    return ta.EMA(pushed, 13)
+    made: Array = p.ta.EMA(pushed, 13)
+    return made
 
 
 INDICATORS: Mapping[str, Indicator] = MappingProxyType(
     {
         # returns
         "return_1": Indicator(lambda p: p.returns, as_is),
-        "return_2": Indicator(lambda p: ta.ROCP(p.close, 2), as_is),
-        "return_5": Indicator(lambda p: ta.ROCP(p.close, 5), as_is),
-        "return_10": Indicator(lambda p: ta.ROCP(p.close, 10), as_is),
-        "return_20": Indicator(lambda p: ta.ROCP(p.close, 20), as_is),
-        "return_60": Indicator(lambda p: ta.ROCP(p.close, 60), as_is),
-        "return_100": Indicator(lambda p: ta.ROCP(p.close, 100), as_is),
+        "return_2": Indicator(lambda p: p.ta.ROCP(p.close, 2), as_is),
+        "return_5": Indicator(lambda p: p.ta.ROCP(p.close, 5), as_is),
+        "return_10": Indicator(lambda p: p.ta.ROCP(p.close, 10), as_is),
+        "return_20": Indicator(lambda p: p.ta.ROCP(p.close, 20), as_is),
+        "return_60": Indicator(lambda p: p.ta.ROCP(p.close, 60), as_is),
+        "return_100": Indicator(lambda p: p.ta.ROCP(p.close, 100), as_is),
         "return_overnight": Indicator(
             lambda p: (p.open, p.previous_close),
             lambda _, level, reference: relative(level, reference),
@@ -237,55 +250,57 @@ INDICATORS: Mapping[str, Indicator] = MappingProxyType(
         "return_inside": Indicator(lambda p: p.open, close_over),
         # distance of the close to averages and trend lines
         "sma_20": Indicator(lambda p: p.bands[1], close_over),
-        "sma_50": Indicator(lambda p: ta.SMA(p.close, 50), close_over),
-        "sma_100": Indicator(lambda p: ta.SMA(p.close, 100), close_over),
-        "ema_10": Indicator(lambda p: ta.EMA(p.close, 10), close_over),
-        "ema_50": Indicator(lambda p: ta.EMA(p.close, 50), close_over),
-        "wma_20": Indicator(lambda p: ta.WMA(p.close, 20), close_over),
-        "dema_20": Indicator(lambda p: ta.DEMA(p.close, 20), close_over),
-        "kama_20": Indicator(lambda p: ta.KAMA(p.close, 20), close_over),
-        "t3_10": Indicator(lambda p: ta.T3(p.close, 10), close_over),
-        "parabolic": Indicator(lambda p: ta.SAR(p.high, p.low), close_over),
-        "linear_forecast_20": Indicator(lambda p: ta.TSF(p.close, 20), close_over),
-        "linear_slope_20": Indicator(lambda p: ta.LINEARREG_SLOPE(p.close, 20), per_close),
-        "midprice_50": Indicator(lambda p: ta.MIDPRICE(p.high, p.low, 50), close_over),
+        "sma_50": Indicator(lambda p: p.ta.SMA(p.close, 50), close_over),
+        "sma_100": Indicator(lambda p: p.ta.SMA(p.close, 100), close_over),
+        "ema_10": Indicator(lambda p: p.ta.EMA(p.close, 10), close_over),
+        "ema_50": Indicator(lambda p: p.ta.EMA(p.close, 50), close_over),
+        "wma_20": Indicator(lambda p: p.ta.WMA(p.close, 20), close_over),
+        "dema_20": Indicator(lambda p: p.ta.DEMA(p.close, 20), close_over),
+        "kama_20": Indicator(lambda p: p.ta.KAMA(p.close, 20), close_over),
+        "t3_10": Indicator(lambda p: p.ta.T3(p.close, 10), close_over),
+        "parabolic": Indicator(lambda p: p.ta.SAR(p.high, p.low), close_over),
+        "linear_forecast_20": Indicator(lambda p: p.ta.TSF(p.close, 20), close_over),
+        "linear_slope_20": Indicator(lambda p: p.ta.LINEARREG_SLOPE(p.close, 20), per_close),
+        "midprice_50": Indicator(lambda p: p.ta.MIDPRICE(p.high, p.low, 50), close_over),
         # momentum
         "macd": Indicator(lambda p: p.macd[0], per_close),
         "macd_signal": Indicator(lambda p: p.macd[1], per_close),
         "macd_histogram": Indicator(lambda p: p.macd[2], per_close),
-        "trix_15": Indicator(lambda p: ta.TRIX(p.close, 15), percent),
-        "rsi_2": Indicator(lambda p: ta.RSI(p.close, 2), of_hundred),
-        "rsi_14": Indicator(lambda p: ta.RSI(p.close, 14), of_hundred),
-        "cmo_20": Indicator(lambda p: ta.CMO(p.close, 20), percent),
-        "tsi": Indicator(lambda p: ta.TSI(p.close, 25, 13), percent),
+        "trix_15": Indicator(lambda p: p.ta.TRIX(p.close, 15), percent),
+        "rsi_2": Indicator(lambda p: p.ta.RSI(p.close, 2), of_hundred),
+        "rsi_14": Indicator(lambda p: p.ta.RSI(p.close, 14), of_hundred),
+        "cmo_20": Indicator(lambda p: p.ta.CMO(p.close, 20), percent),
+        "tsi": Indicator(lambda p: p.ta.TSI(p.close, 25, 13), percent),
         "cci_20": Indicator(
-            lambda p: ta.CCI(p.high, p.low, p.close, 20), lambda _, value: value / 200.0
+            lambda p: p.ta.CCI(p.high, p.low, p.close, 20), lambda _, value: value / 200.0
         ),
         "stochastic_k": Indicator(lambda p: p.stochastic[0], of_hundred),
         "stochastic_d": Indicator(lambda p: p.stochastic[1], of_hundred),
-        "stochastic_rsi": Indicator(lambda p: ta.STOCHRSI(p.close, 14, 14, 3)[1], of_hundred),
-        "ultimate": Indicator(lambda p: ta.ULTOSC(p.high, p.low, p.close), of_hundred),
-        "williams_14": Indicator(lambda p: ta.WILLR(p.high, p.low, p.close, 14), below_zero),
-        "range_position_60": Indicator(lambda p: (ta.MAX(p.high, 60), ta.MIN(p.low, 60)), in_range),
-        "balance_of_power": Indicator(lambda p: ta.BOP(p.open, p.high, p.low, p.close), as_is),
+        "stochastic_rsi": Indicator(lambda p: p.ta.STOCHRSI(p.close, 14, 14, 3)[1], of_hundred),
+        "ultimate": Indicator(lambda p: p.ta.ULTOSC(p.high, p.low, p.close), of_hundred),
+        "williams_14": Indicator(lambda p: p.ta.WILLR(p.high, p.low, p.close, 14), below_zero),
+        "range_position_60": Indicator(
+            lambda p: (p.ta.MAX(p.high, 60), p.ta.MIN(p.low, 60)), in_range
+        ),
+        "balance_of_power": Indicator(lambda p: p.ta.BOP(p.open, p.high, p.low, p.close), as_is),
         # trend strength
-        "adx_14": Indicator(lambda p: ta.ADX(p.high, p.low, p.close, 14), percent),
+        "adx_14": Indicator(lambda p: p.ta.ADX(p.high, p.low, p.close, 14), percent),
         "directional_plus": Indicator(lambda p: p.directional[0], percent),
         "directional_minus": Indicator(lambda p: p.directional[1], percent),
-        "aroon_25": Indicator(lambda p: ta.AROONOSC(p.high, p.low, 25), percent),
+        "aroon_25": Indicator(lambda p: p.ta.AROONOSC(p.high, p.low, 25), percent),
         "vortex_14": Indicator(lambda p: p.vortex, lambda _, up, down: up - down),
-        "efficiency_20": Indicator(lambda p: ta.ER(p.close, 20), as_is),
+        "efficiency_20": Indicator(lambda p: p.ta.ER(p.close, 20), as_is),
         "serial_correlation_20": Indicator(_serial_correlation, lambda _, value: bounded(value)),
         # volatility
-        "volatility_10": Indicator(lambda p: ta.STDDEV(p.returns, 10), as_is),
-        "volatility_20": Indicator(lambda p: ta.STDDEV(p.returns, 20), as_is),
-        "volatility_60": Indicator(lambda p: ta.STDDEV(p.returns, 60), as_is),
+        "volatility_10": Indicator(lambda p: p.ta.STDDEV(p.returns, 10), as_is),
+        "volatility_20": Indicator(lambda p: p.ta.STDDEV(p.returns, 20), as_is),
+        "volatility_60": Indicator(lambda p: p.ta.STDDEV(p.returns, 60), as_is),
         "atr_14": Indicator(lambda p: p.average_true_range, per_close),
         "atr_change": Indicator(
-            lambda p: (ta.NATR(p.high, p.low, p.close, 5), ta.NATR(p.high, p.low, p.close, 50)),
+            lambda p: (p.ta.NATR(p.high, p.low, p.close, 5), p.ta.NATR(p.high, p.low, p.close, 50)),
             contrasted,
         ),
-        "true_range": Indicator(lambda p: ta.TRANGE(p.high, p.low, p.close), per_close),
+        "true_range": Indicator(lambda p: p.ta.TRANGE(p.high, p.low, p.close), per_close),
         "band_width": Indicator(
             lambda p: p.bands, lambda _, upper, middle, lower: (upper - lower) / middle
         ),
@@ -294,26 +309,24 @@ INDICATORS: Mapping[str, Indicator] = MappingProxyType(
             lambda close, upper, middle, lower: ratio(2.0 * (close - middle), upper - lower),
         ),
         # extremes
-        "below_high_20": Indicator(lambda p: ta.MAX(p.high, 20), close_over),
-        "above_low_20": Indicator(lambda p: ta.MIN(p.low, 20), close_over),
-        "below_high_100": Indicator(lambda p: ta.MAX(p.high, 100), close_over),
-        "above_low_100": Indicator(lambda p: ta.MIN(p.low, 100), close_over),
+        "below_high_20": Indicator(lambda p: p.ta.MAX(p.high, 20), close_over),
+        "above_low_20": Indicator(lambda p: p.ta.MIN(p.low, 20), close_over),
+        "below_high_100": Indicator(lambda p: p.ta.MAX(p.high, 100), close_over),
+        "above_low_100": Indicator(lambda p: p.ta.MIN(p.low, 100), close_over),
         # volume
         "volume_20": Indicator(lambda p: (p.volume, p.average_volume), contrasted),
-        "volume_trend": Indicator(
-            lambda p: (mean_volume(p.volume, 5), mean_volume(p.volume, 60)), contrasted
-        ),
+        "volume_trend": Indicator(lambda p: (p.mean_volume(5), p.mean_volume(60)), contrasted),
         "money_flow_14": Indicator(
-            lambda p: ta.MFI(p.high, p.low, p.close, p.volume, 14), of_hundred
+            lambda p: p.ta.MFI(p.high, p.low, p.close, p.volume, 14), of_hundred
         ),
-        "chaikin_20": Indicator(lambda p: ta.CMF(p.high, p.low, p.close, p.volume, 20), as_is),
+        "chaikin_20": Indicator(lambda p: p.ta.CMF(p.high, p.low, p.close, p.volume, 20), as_is),
         # change of on-balance volume over 20 bars per share traded in them
         "balance_volume_20": Indicator(
-            lambda p: (ta.MOM(p.on_balance_volume, 20), p.average_volume),
+            lambda p: (p.ta.MOM(p.on_balance_volume, 20), p.average_volume),
             lambda _, change, volume: bounded(ratio(change, 20.0 * volume)),
         ),
         "volume_weighted_20": Indicator(
-            lambda p: (ta.SMA(p.close * p.volume, 20), p.average_volume), _volume_weighted
+            lambda p: (p.ta.SMA(p.close * p.volume, 20), p.average_volume), _volume_weighted
         ),
         "force_13": Indicator(_force, as_is),
     }

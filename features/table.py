@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import talib as ta
 
 from core.bars import BAR_COLUMNS, RISK_COLUMNS
 from core.calendar import bars_per_year
@@ -26,6 +25,7 @@ from features.indicators import (
     is_path,
     own_indicator,
 )
+from features.live import LiveRow
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20
@@ -94,6 +94,19 @@ def newest_row(prices: Prices, spec: FeatureSpec) -> Array:
     return row
 
 
+def live_row(spec: FeatureSpec) -> LiveRow | None:
+    """Return what keeps ``newest_row`` going; None for columns that are no calls of TA-Lib's on
+    the bars: a user's own, the VIX's."""
+    if spec.uses_vix or any(map(is_path, spec.columns)):
+        return None
+    return LiveRow(lambda prices: newest_row(prices, spec), spec.interval, spec.anchor)
+
+
+def live_risk(spec: FeatureSpec) -> LiveRow:
+    """Return what keeps ``newest_risk`` going."""
+    return LiveRow(lambda prices: newest_risk(prices, spec.interval), spec.interval, spec.anchor)
+
+
 def live_prices(columns: dict[str, Array]) -> Prices:
     """Return what rows are computed from; ``columns`` named as the bars', from the anchor on.
 
@@ -136,7 +149,9 @@ def newest_risk(prices: Prices, interval: Interval) -> Array:
 
 
 def _risk_of(prices: Prices, interval: Interval) -> Array:
-    volatility = ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(bars_per_year(interval))
+    volatility = prices.ta.STDDEV(prices.returns, RISK_VOLATILITY_BARS) * np.sqrt(
+        bars_per_year(interval)
+    )
     return np.column_stack([prices.average_true_range / prices.factor, volatility])
 
 

@@ -17,7 +17,7 @@ from core.bars import Bar
 from core.errors import BadBundle, SpecMismatch
 from features.account import account_features
 from features.observation import observation_columns, observe
-from features.table import build_row, build_table, newest_row
+from features.table import build_row, build_table
 from registry.bundle import Bundle
 from serving.attribution import Contribution, explain, in_words
 from serving.history import History
@@ -75,6 +75,8 @@ class TradingAgent:
             # Windows run over the clock that signal and traded symbol share, as in a dataset.
             shared = table.loc[table.index.isin(traded.frame().index)].to_numpy()
             self._rows.extend(shared[-spec.look_back_rows - 1 :])
+        if len(signal) and not bundle.spec.uses_vix:
+            signal.row(bundle.spec)  # what is carried on from here need not begin at a bar
 
     def see(self) -> None:
         """Build the feature row of the bar that has just been appended to the signal history."""
@@ -86,7 +88,7 @@ class TradingAgent:
             bars = self._signal.since_anchor(spec.anchor)
             self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
         else:
-            self._rows.append(newest_row(self._signal.prices(spec.anchor), spec))
+            self._rows.append(self._signal.row(spec))
 
     def decide(self, state: State, bar: Bar) -> Answer:
         """Decide at the close of ``bar`` of the traded symbol, with the books after it.

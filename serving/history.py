@@ -5,7 +5,7 @@ Owns memory of bars and their order. Knows neither where they come from nor what
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,13 @@ from core.errors import BadBars
 from core.settings import Interval
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from features.indicators import Prices
+    from features.live import LiveRow
+    from features.spec import FeatureSpec
+
+KEPT = 4  # rows carried on from bar to bar: of the newest versions
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +61,7 @@ class History:
         self.instrument = instrument
         self.newest_part = newest_part  # its time; None: the newest row is a whole bar
         self._since: tuple[tuple[datetime | int, int], Prices] | None = None  # by newest, anchor
+        self._live: dict[tuple[Any, ...], LiveRow | None] = {}
         self._count = len(bars)
         room = max(2 * len(bars), 1024)
         self._values = np.empty((len(BAR_COLUMNS), room))  # a column lies in one piece
@@ -94,6 +101,7 @@ class History:
         self.newest_part = bar.time if bar.row else None
         if bar.row is not None and bar.row == self.newest_row:
             grow(self._values[:, self._count - 1], bar.values)
+            self._live.clear()
             return
         if self._count == len(self._times):
             self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
@@ -113,8 +121,49 @@ class History:
         """Return the bars the newest feature row is computed from (``features.anchor``)."""
         return self.frame(self._count - self._start(anchor))
 
+    def row(self, spec: "FeatureSpec") -> np.ndarray:
+        """Return the newest feature row, (d,) float64, of a spec without VIX columns."""
+        from features.table import live_row, newest_row
+
+        live = self._carried("row", spec, live_row)
+        if live is None:
+            return newest_row(self.prices(spec.anchor), spec)
+        return live.newest(*self._seen())
+
+    def risk(self, spec: "FeatureSpec") -> np.ndarray:
+        """Return ``core.bars.RISK_COLUMNS`` at the newest bar, (2,) float64."""
+        from features.table import live_risk, newest_risk
+
+        live = self._carried("risk", spec, live_risk)
+        if live is None:
+            return newest_risk(self.prices(spec.anchor), spec.interval)
+        return live.newest(*self._seen())
+
+    def prepare(self) -> None:
+        """Do now what would hold up the first bar of the next day (daily: year)."""
+        for live in self._live.values():
+            if live is not None and self.newest_part is None:
+                live.prepare(*self._seen())
+
+    def _carried(
+        self, kind: str, spec: "FeatureSpec", make: "Callable[[FeatureSpec], LiveRow | None]"
+    ) -> "LiveRow | None":
+        if self.newest_part is not None:
+            return None  # nothing is carried on over a row that still grows
+        key = (kind, spec.columns if kind == "row" else (), spec.anchor)
+        if key not in self._live:
+            self._live[key] = make(spec)
+            while len(self._live) > KEPT:  # of versions that decided before
+                del self._live[next(iter(self._live))]
+        return self._live[key]
+
+    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+        values = self._values[:, : self._count]
+        values.flags.writeable = False  # no indicator may alter the history
+        return self._times[: self._count], values
+
     def prices(self, anchor: int) -> "Prices":
-        """Return the same without a copy, for rows that need no VIX (``features.table``)."""
+        """Return what rows are computed from, of the bars from the anchor on, without a copy."""
         from features.table import live_prices
 
         key = self.newest_part or self._count, anchor

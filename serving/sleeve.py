@@ -19,7 +19,6 @@ from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.errors import CorruptFile
 from core.portfolio import Claim, applied
 from core.risk import Reason, Rules
-from features.table import newest_risk
 from serving.brokers.port import WORKING, Broker, Execution, Report, Ticket, remote
 from serving.closing import (
     Close,
@@ -267,8 +266,7 @@ class Sleeve:
         )
 
     def _bar(self, newest: FeedBar) -> Bar:
-        spec = self.trader.bundle.spec
-        risk = newest_risk(self.traded.prices(spec.anchor), spec.interval)
+        risk = self.traded.risk(self.trader.bundle.spec)
         values = dict(zip(BAR_COLUMNS + RISK_COLUMNS, (*newest.values, *risk), strict=True))
         return bar_of(self._with_carried_actions(values))
 

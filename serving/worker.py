@@ -318,6 +318,7 @@ class Worker:
             self._room.release()
             self._desk.bars(message.bars)
             self._bars(message.bars)
+            self._prepare()
         elif isinstance(message, AliasMoved):
             self._swap(message)
         elif isinstance(message, AliasRefused):
@@ -377,6 +378,13 @@ class Worker:
         while ready:
             self._close({name: pairs.popleft() for name, pairs in ready.items()})
             ready = {name: pairs for name, pairs in ready.items() if pairs}
+
+    def _prepare(self) -> None:
+        """Between two steps of the feed: what would hold up a later one."""
+        for seat in self._seats.values():
+            seat.sleeve.traded.prepare()
+            if seat.sleeve.signal is not seat.sleeve.traded:
+                seat.sleeve.signal.prepare()
 
     def _finish(self, pairs: deque[Pair], name: str) -> None:
         """Close what a sleeve has ready before a bar of it is skipped."""

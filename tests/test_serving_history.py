@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from features_kit import daily_index, intraday_index, random_bars, spec
 
-from features.table import build_table, newest_risk, newest_row, risk_columns
+from features.table import build_table, risk_columns
 from serving.history import FeedBar, History, Instrument
 
 CASES = {
-    "1d": (spec("1d"), daily_index(1300), 400, 37),  # grows past the room it began with
-    "15m": (spec("15m", anchor_sessions=5), intraday_index(14, 15), 150, 5),
+    "1d": (spec("1d"), daily_index(1100), 400, 3),  # grows past the room it began with
+    "15m": (spec("15m", anchor_sessions=5), intraday_index(14, 15), 150, 3),
 }
 
 
@@ -26,9 +26,8 @@ def test_the_newest_rows_of_a_growing_history_have_the_bytes_of_the_tables(inter
     for row in range(begin, len(bars)):
         history.append(bar_at(bars, row, instrument))
         if row % stride == 0:
-            prices = history.prices(chosen.anchor)
-            assert newest_row(prices, chosen).tobytes() == table[row].tobytes(), f"row {row}"
-            assert newest_risk(prices, interval).tobytes() == risk[row].tobytes(), f"row {row}"
+            assert history.row(chosen).tobytes() == table[row].tobytes(), f"row {row}"
+            assert history.risk(chosen).tobytes() == risk[row].tobytes(), f"row {row}"
     assert history.frame().equals(bars)
 
 
