@@ -18,6 +18,7 @@ from rich.console import Console
 from core.errors import ConfigError
 from core.home import Home
 from flows import servers
+from flows.after_session import SessionWatch
 from flows.environment import prefect_environment
 from flows.servers import Server
 
@@ -46,8 +47,8 @@ def run(home: Home, console: Console, with_worker: bool) -> int:
         ports = _ports(os.environ)
         parts: list[Part] = []
         try:
-            _start_all(home, console, parts, ports, with_worker)
-            _keep_running(home, console, parts)
+            watch = _start_all(home, console, parts, ports, with_worker)
+            _keep_running(home, console, parts, watch)
         except KeyboardInterrupt:
             console.print("\nstopping …")
             return 0
@@ -69,7 +70,7 @@ def _ports(environment: Mapping[str, str]) -> tuple[int, int]:
 
 def _start_all(
     home: Home, console: Console, parts: list[Part], ports: tuple[int, int], with_worker: bool
-) -> None:
+) -> SessionWatch:
     def part(name: str, start: Callable[[], Server]) -> Part:
         made = Part(name, start, start(), time.monotonic())
         parts.append(made)
@@ -83,7 +84,8 @@ def _start_all(
         for one in parts:
             one.server.wait_until_healthy()
     # Who talks to them comes after them.
-    extra = prefect_environment(home, f"{prefect.server.note.url}/api")
+    api = f"{prefect.server.note.url}/api"
+    extra = prefect_environment(home, api)
     arguments = ["flows.deployments"]
     part("runner", lambda: servers.start_ratchet(home, "runner", arguments, extra))
     if with_worker:
@@ -97,6 +99,7 @@ def _start_all(
         console.print("worker   trades on paper; `ratchet ledger decisions` shows what it does")
     console.print(f"state    {home.root}   logs in {home.logs}")
     console.print("Ctrl-C stops them all.")
+    return SessionWatch(home, api)
 
 
 def _mlflow_elsewhere(home: Home) -> str:
@@ -107,11 +110,13 @@ def _mlflow_elsewhere(home: Home) -> str:
     return uri if uri.startswith("http") else ""
 
 
-def _keep_running(home: Home, console: Console, parts: list[Part]) -> None:
+def _keep_running(home: Home, console: Console, parts: list[Part], watch: SessionWatch) -> None:
     while True:
         for part in parts:
             if _look_after(part, console, time.monotonic()):
                 servers.write_notes(home, [one.server for one in parts])
+        for session in watch.look(time.monotonic()):
+            console.print(f"session {session} is over; Prefect runs `parity` on it")
         time.sleep(POLL_SECONDS)
 
 

@@ -29,7 +29,7 @@ from serving.session import rules_of
 from training import backtest
 from training.trading import Imposed, Seat
 
-TAG = "parity"  # of the version in MLflow
+TAG = "parity"  # of the version in MLflow: the session certified last; each has `parity.session-N`
 STEERING = frozenset({"paused", "resumed", "stopped", "let go"})  # by people, between two bars
 
 
@@ -187,7 +187,8 @@ def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]
         for one in of_agent:
             made[one.version] = [*made.get(one.version, []), str(one)]
         for version, said in made.items():
-            models.set_tag(home, agent, int(version), TAG, "; ".join(said))
+            for tag in (TAG, f"{TAG}.session-{session}"):
+                models.set_tag(home, agent, int(version), tag, "; ".join(said))
         certificates += of_agent
     return tuple(certificates)
 

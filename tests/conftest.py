@@ -13,7 +13,7 @@ from core.home import PROJECT, Home
 
 telemetry.switch_off()
 
-SERVED = {"tests/test_flows_deployments.py", "tests/test_flows_leftovers.py"}
+SERVED = {f"tests/test_flows_{name}.py" for name in ("deployments", "leftovers", "after_session")}
 
 
 class ByFile(LoadFileScheduling):
