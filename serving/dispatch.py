@@ -8,7 +8,7 @@ Every order is in the ledger before it leaves. Decides no targets and keeps no b
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from core.accounts import State
@@ -19,6 +19,7 @@ from serving.closing import executed_of, execution_of, intent_of, report_of, sta
 from serving.ledger import Ledger, rows
 
 CENT = 0.01  # the price step of US stocks
+KEPT = timedelta(days=4)  # orders of older decisions are forgotten, but for those at work
 
 
 class Dispatch:
@@ -37,7 +38,7 @@ class Dispatch:
         self._broker = broker
         self._ledger = ledger
         self._rules = rules
-        self._tickets: dict[str, Ticket] = {}  # all of this sleeve, by order_ref
+        self._tickets: dict[str, Ticket] = {}  # of this sleeve's newest days, by order_ref
         self._cancels: list[str] = []  # to be gone before the next order
         self._next: Ticket | None = None  # the newest decision's order, not yet placed
         self._may_be_there = False  # ``_next`` may have been sent
@@ -76,6 +77,8 @@ class Dispatch:
         """
         if self._next is not None:
             self._hanging[self._next.order_ref] = self._next
+        if self._time is None or time.date() != self._time.date():
+            self._forget(time)
         self._time, self._version = time, version
         self._standing = None  # a close renews what is gone
         self._next, self._may_be_there = ticket, False
@@ -153,6 +156,18 @@ class Dispatch:
         self._recovered = float(state.shares[0, 0]), frozenset(standing)
 
     # -- inside
+
+    def _forget(self, time: datetime) -> None:
+        """Let go of the orders of decisions long ago that work no more; the ledger has them."""
+        needed = {report.order_ref for report in self._broker.open_orders()}
+        needed |= self._hanging.keys() | {*self._cancels}
+        for one in (self._standing, self._recovered):
+            needed |= one[1] if one else set()
+        self._tickets = {
+            ref: ticket
+            for ref, ticket in self._tickets.items()
+            if ref in needed or ticket.bar_time >= time - KEPT
+        }
 
     def _is_entry(self, order_ref: str) -> bool:
         ticket = self._tickets.get(order_ref)

@@ -3,7 +3,8 @@
 Owns the summary. Knows nothing of how the session was run.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from core.calendar import decisions_per_year
 from core.metrics import max_drawdown, sharpe, total_return
 from serving.ledger import LedgerReader, rows
+
+DURATIONS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,27 @@ class Latency:
     p99: float
     worst: float
 
-    @classmethod
-    def of(cls, milliseconds: list[float]) -> "Latency":
-        if not milliseconds:
-            return cls(0, np.nan, np.nan, np.nan)
-        p50, p99 = np.percentile(milliseconds, [50, 99])
-        return cls(len(milliseconds), float(p50), float(p99), max(milliseconds))
+
+@dataclass(slots=True)
+class Durations:
+    """How long the bars of a session took: counted all, the newest of them kept."""
+
+    bars: int = 0
+    worst: float = -np.inf  # milliseconds
+    _newest: deque[float] = field(default_factory=lambda: deque(maxlen=DURATIONS_KEPT))
+
+    def add(self, milliseconds: float) -> None:
+        self.bars += 1
+        self.worst = max(self.worst, milliseconds)
+        self._newest.append(milliseconds)
+
+    @property
+    def latency(self) -> Latency:
+        """Return count and worst of all bars, the percentiles of the newest."""
+        if not self.bars:
+            return Latency(0, np.nan, np.nan, np.nan)
+        p50, p99 = np.percentile(list(self._newest), [50, 99])
+        return Latency(self.bars, float(p50), float(p99), self.worst)
 
 
 @dataclass(frozen=True, slots=True)

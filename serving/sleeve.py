@@ -113,14 +113,14 @@ class Sleeve:
 
     def send(self, close: Close) -> None:
         """Let the orders of a close leave, once it is durable."""
-        self._working = self._after(close.settled.reports)
         self.state, self.last, self._closed_at = close.after, close, close.time
         self._skipped.clear()
-        if self._dispatch:
+        if self._dispatch:  # which knows itself what works
             self._dispatch.send(
                 close.cancels, close.ticket, close.after, close.time, close.model_version
             )
         else:
+            self._working = self._after(close.settled.reports)
             self._send(close.cancels, close.ticket, close.time)
 
     def clipped(self, close: Close, cut: Cut) -> Close:

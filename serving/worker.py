@@ -39,7 +39,7 @@ from serving.messages import BarsArrived, FeedEnded, Filled, Message, Pause, Rel
 from serving.metrics import Meters
 from serving.pairing import Lone, Pair
 from serving.process import on_signals
-from serving.results import Latency, SessionResult, summarise
+from serving.results import Durations, SessionResult, summarise
 from serving.rulebook import note_rules
 from serving.session import (
     Model,
@@ -107,7 +107,7 @@ class Worker:
         self._stopping = Event()
         self._seats: dict[str, Seat] = {}
         self._snapshots: dict[str, float] = {}  # monotonic seconds, by agent
-        self._milliseconds: list[float] = []
+        self._durations = Durations()
         self._ended = False
         self._shown = 0.0  # monotonic seconds of the newest status
 
@@ -176,7 +176,7 @@ class Worker:
                     self._remote.close()
                 self._feed.close()
             sleeves = summarise(self._home.ledger, self._session, self._params.validation.calendar)
-        return SessionResult(self._session, sleeves, Latency.of(self._milliseconds), self._ended)
+        return SessionResult(self._session, sleeves, self._durations.latency, self._ended)
 
     def _open_seats(self, models: Mapping[str, Model]) -> None:
         opening = Opening(
@@ -415,7 +415,7 @@ class Worker:
         for name, close in closes.items():
             self._desk.closed(close)
             self._shadows.hear(close, sleeves[name], self._feed.vix)
-            self._milliseconds.append(milliseconds)
+            self._durations.add(milliseconds)
             self._watch.timed(name, milliseconds / 1e3)
             self._log.info(
                 "close",

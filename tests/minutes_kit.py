@@ -123,6 +123,16 @@ class MinuteMarket:
                 tws.trade(symbol, float(price))
 
 
+@dataclass
+class Clock:
+    """What time it is for whoever lives through the minutes."""
+
+    at: datetime
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
 class Desk(LocalDesk):
     """Seats the traders it is given, and tells the feed when a step has been lived through."""
 
@@ -159,12 +169,14 @@ class Minutes(Calm):
         control: Any,
         broker: IbkrBroker,
         desk: Desk,
+        clock: Clock,
         leaving: Callable[[], None] = lambda: None,
         pause: float = 0.0,
     ) -> None:
         self._frames = {instrument(symbol): frame for symbol, frame in frames.items()}
         self._first = first
         self._control, self._broker, self._desk, self._leaving = control, broker, desk, leaving
+        self._clock = clock
         self._pause = pause  # seconds before a minute, for what is still being asked and told
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
@@ -187,6 +199,7 @@ class Minutes(Calm):
         for place in range(newest + 1, len(clock)):
             self._control.send(place)
             self._control.recv()
+            self._clock.at = times[place] + timedelta(seconds=1)
             if self._pause:
                 stop.wait(self._pause)
                 yield from self._passed(())
@@ -295,8 +308,9 @@ def make_worker(
 ) -> Worker:
     """Return a worker on minutes, its broker being IBKR's."""
     desk = Desk(seat)
-    broker = IbkrBroker(Access(port=port, client_id=7), PACE)
-    feed = Minutes(frames, first, control, broker, desk, leaving, pause)
+    clock = Clock(next(iter(frames.values())).index[first - 1].to_pydatetime())
+    broker = IbkrBroker(Access(port=port, client_id=7), PACE, clock)
+    feed = Minutes(frames, first, control, broker, desk, clock, leaving, pause)
     agents = [agent_of(symbol) for symbol in frames]
     return Worker(
         Home(root / "home"), chosen, agents, feed, shelf=OneModel(bundle), broker=broker,

@@ -5,6 +5,7 @@ Orders fill at the next open within the volume limit, the rest keeps working. Af
 ledger tells it which orders were working. Knows neither ledger nor models.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +27,8 @@ from serving.brokers.port import (
     Ticket,
 )
 
+KEPT = 1_000  # orders that are over, and executions: the newest
+
 
 @dataclass(frozen=True, slots=True)
 class _Working:
@@ -44,7 +47,7 @@ class PaperBroker:
         self._working: dict[str, _Working] = {}  # by agent: the engine keeps one order a symbol
         self._entries: dict[str, Ticket] = {}  # by agent: whose fill made the position
         self._reports: dict[str, Report] = {}
-        self._executions: list[Execution] = []
+        self._executions: deque[Execution] = deque(maxlen=KEPT)
         self._shares: dict[tuple[str, str], float] = {}
 
     def restore(self, working: Sequence[tuple[Ticket, Report]], entries: Sequence[Ticket]) -> None:
@@ -154,7 +157,16 @@ class PaperBroker:
     def _report(self, order_ref: str, status: Status, filled: float, remaining: float) -> Report:
         report = Report(order_ref, status, filled, remaining, f"paper:{order_ref}")
         self._reports[order_ref] = report
+        if len(self._reports) > 2 * KEPT:
+            self._forget()
         return report
+
+    def _forget(self) -> None:
+        """Let go of the oldest orders that work no more; the ledger has them."""
+        working = {one.ticket.order_ref for one in self._working.values()}
+        for order_ref in list(self._reports)[:-KEPT]:
+            if order_ref not in working:
+                del self._reports[order_ref]
 
 
 @dataclass(frozen=True, slots=True)

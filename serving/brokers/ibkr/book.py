@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from serving.brokers.ibkr.aging import Ages
 from serving.brokers.port import WORKING, Execution, Report, Status, Ticket
 
 
@@ -98,6 +99,7 @@ class OrderBook:
     _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
     _reported: dict[str, Report] = field(default_factory=dict)
     _news: dict[str, Execution] = field(default_factory=dict)  # by execId
+    _ages: Ages = field(default_factory=Ages)
 
     # -- from the ledger
 
@@ -126,7 +128,27 @@ class OrderBook:
 
     def _touch(self, order_ref: str) -> None:
         if ticket := self.tickets.get(order_ref):
+            self._ages.touch(order_ref)
             self._touched.setdefault(ticket.agent, set()).add(order_ref)
+
+    def forget(self, today: str) -> set[str]:
+        """Let go of orders that ended some days of trading ago; return which. ``today``: ISO day.
+
+        Corrections come on the day of the fill, and until they are booked an order is not over.
+        """
+        at_work = {*self.open, *self.afloat, *self._restored, *self.doubted, *self.lost}
+        due = {self.told[base].order_ref for bases in self._due.values() for base in bases}
+        untold = {ref for refs in self._touched.values() for ref in refs & self.known}
+        over = self._ages.over(today, at_work | due | untold)
+        for order_ref in over:
+            self._touched.get(self.tickets.pop(order_ref).agent, set()).discard(order_ref)
+            self.known.discard(order_ref)
+            self._filled.pop(order_ref, None)
+            self._reported.pop(order_ref, None)
+        if over:
+            self.told = {b: one for b, one in self.told.items() if one.order_ref not in over}
+            self._booked = {b: o for b, o in self._booked.items() if o.last.order_ref not in over}
+        return over
 
     # -- from IBKR
 
@@ -145,6 +167,7 @@ class OrderBook:
         for told in answer.executions:
             self.execute(told)
         self._miss(working - self.open.keys(), completed if whole else None, answer.positions)
+        self.strangers &= {seen.perm_id for seen in answer.open_orders}
         for seen in answer.open_orders:
             if not self.ours(seen) and seen.perm_id not in self.strangers:
                 self.strangers.add(seen.perm_id)

@@ -202,6 +202,8 @@ class IbkrBroker:
         answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
         with self._lock:
             self._events += self._book.hear(answer, completed_too)
+            for order_ref in self._book.forget(self._day()):
+                self._sent_on.pop(order_ref, None)
         working = {trade.order.permId for trade in open_orders}
         forget(ib, working, {fill.execution.execId for fill in fills})
 
@@ -226,7 +228,8 @@ class IbkrBroker:
         if reason := self._too_late(ticket, self._now()):
             self.tell("order too late", f"{ref}: {reason}")
             return Report(ref, "cancelled", 0.0, 0.0, "")
-        self._sent_on[ref] = self._day()
+        with self._lock:
+            self._sent_on[ref] = self._day()
         self._link.call(lambda ib: self._place(ib, ticket), 5.0 * self._link.pace.patience)
         with self._lock:
             return self._book.note(self._book.report(ref))

@@ -123,13 +123,14 @@ class Link:
 
     async def paced(self) -> None:
         """Wait for room among the messages of this second: what queues in the client gets lost."""
-        while len(self._sent) >= self.pace.messages_per_second:
-            oldest = self._sent[0]
-            if self._loop.time() - oldest >= 1.0:
+        while True:
+            now = self._loop.time()
+            while self._sent and now - self._sent[0] >= 1.0:
                 self._sent.popleft()
-            else:
-                await asyncio.sleep(1.0 - (self._loop.time() - oldest))
-        self._sent.append(self._loop.time())
+            if len(self._sent) < self.pace.messages_per_second:
+                break
+            await asyncio.sleep(1.0 - (now - self._sent[0]))
+        self._sent.append(now)
 
     def schedule(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the loop; an error in it breaks the connection."""
