@@ -1,12 +1,13 @@
 """A month of minutes, ten agents and random faults: is memory flat, do the books agree?
 
-    python -m bench.soak [--sessions 21] [--agents 10] [--seed 1]
+    python -m bench.soak [--sessions 21] [--agents 10] [--seed 1] [--trace]
 
 A worker with ten agents trades 1-minute bars of ten stocks through ``ib_async`` and the fake TWS of
 the tests, each in a process of its own, as fast as it can. The agents decide by lot; now and then
 the link drops, IBKR is lost and found, an order is rejected, words come twice or not at all. At
 the end the ledger is held against the broker's books, and the memory of the worker's process
-against what it was after the first tenth of the bars.
+must be flat (``bench.weighing``); otherwise the exit code is 1. ``--trace`` prints after each
+session which places in the code hold more than before; it is three times slower, and weighs more.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import minutes_kit as kit
 from fake_tws import FakeTws, Once, Point, Reply
 
+from bench.weighing import Held, Weight, Witness, is_flat, picture, verdict, weigh
 from core.home import Home
 from serving.brokers.ibkr.book import base_of
 from serving.ledger import LedgerReader, rows
@@ -55,7 +56,7 @@ class Soaked:
 
     bars: int  # of each agent
     faults: Counter[str]
-    memory: list[tuple[int, float]]  # bars so far, MiB of the worker's process
+    weights: list[Weight]  # at the beginning of each session
     orders: int
     fills_by: Counter[str]  # symbol
     wrong: list[str]
@@ -87,7 +88,7 @@ def frames_of(agents: int, bars: int) -> tuple[dict[str, Any], int]:
 
 def work(root: Path, port: int, control: Any) -> None:
     """The worker's process."""
-    agents, bars, share = control.recv()
+    agents, bars, share, trace = control.recv()
     frames, first = frames_of(agents, bars)
     chosen = settings(agents)
     bundle = kit.plain_bundle(chosen)
@@ -95,39 +96,46 @@ def work(root: Path, port: int, control: Any) -> None:
     def seat(name: str, loaded: Any, signal: Any, traded: Any) -> kit.Dice:
         return kit.Dice(name, loaded, traded, share)
 
-    kit.make_worker(root, port, control, chosen, frames, first, bundle, seat).run()
+    witness = Witness(control, first, kit.SESSION_BARS, trace)
+    kit.make_worker(root, port, witness, chosen, frames, first, bundle, seat).run()
     control.send("over")
 
 
 def soak(
-    agents: int, bars: int, seed: int, share: float = SHARE, say: Any = sys.stdout.write
+    agents: int,
+    bars: int,
+    seed: int,
+    share: float = SHARE,
+    say: Any = sys.stdout.write,
+    trace: bool = False,
 ) -> Soaked:
     """Trade so many minutes; return what came of it."""
     frames, first = frames_of(agents, bars)
     market = kit.MinuteMarket(frames, first)
     rng, faults = random.Random(seed), Counter[str]()
-    memory: list[tuple[int, float]] = []
+    weights: list[Weight] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         with kit.working(root, market, work) as (process, control, remote):
-            control.send((agents, bars, share))
+            control.send((agents, bars, share, trace))
             watched = psutil.Process(process.pid)
-            while (place := control.recv()) != "over":
-                done = place - first
-                if done % max(bars // 40, 1) == 0:
-                    memory.append((done, watched.memory_info().rss / 2**20))
-                if done % kit.SESSION_BARS == 0:
+            while (word := control.recv()) != "over":
+                if isinstance(word, Held):
+                    weights.append(weigh(word, watched))
                     passed = time.monotonic() - began
-                    say(f"  {done} of {bars} bars, {passed:.0f} s, {memory[-1][1]:.0f} MiB\n")
+                    say(f"  {word.bars} of {bars} bars, {passed:.0f} s: {weights[-1]}\n")
+                    say("".join(f"    {line}\n" for line in word.grown))
+                    continue
+                place: int = word
                 remote.do(lambda tws, place=place: market.play(place, tws))
-                if rng.random() < 1.0 / FAULTS_EVERY and done < bars - 10:
+                if rng.random() < 1.0 / FAULTS_EVERY and place - first < bars - 10:
                     name = rng.choice(sorted(FAULTS))
                     faults[name] += 1
                     remote.do(lambda tws, name=name: strike(tws, name))
                 control.send(True)
         orders, fills, wrong = audit(root, market.exchange)
-    return Soaked(bars, faults, memory, orders, fills, wrong, time.monotonic() - began)
+    return Soaked(bars, faults, weights, orders, fills, wrong, time.monotonic() - began)
 
 
 def strike(tws: FakeTws, name: str) -> None:
@@ -166,30 +174,30 @@ def audit(root: Path, exchange: kit.MinuteExchange) -> tuple[int, Counter[str], 
     return len(orders), Counter(fill.symbol for fill in fills), wrong
 
 
-def slope(memory: list[tuple[int, float]]) -> float:
-    """Return MiB a thousand bars, by least squares, the first tenth left out."""
-    kept = np.array(memory[len(memory) // 10 :])
-    return float(np.polyfit(kept[:, 0], kept[:, 1], 1)[0] * 1000.0)
-
-
 def main() -> int:
     """Soak, and print what docs/reliability.md has."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sessions", type=int, default=21, help="of 390 bars; default 21")
     parser.add_argument("--agents", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1, help="of the faults")
+    parser.add_argument("--trace", action="store_true", help="print what grows, by place in code")
     given = parser.parse_args()
-    found = soak(given.agents, given.sessions * kit.SESSION_BARS, given.seed)
-    after = found.memory[len(found.memory) // 10][1]
+
+    def say(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    bars = given.sessions * kit.SESSION_BARS
+    found = soak(given.agents, bars, given.seed, say=say, trace=given.trace)
+    sys.stdout.write("\n".join(picture(found.weights)) + "\n")
     sys.stdout.write(
         f"{found.bars} bars × {given.agents} agents in {found.seconds:.0f} s: {found.orders} "
         f"orders, {found.fills} fills, {found.faults.total()} faults\n"
-        f"memory of the worker: {after:.1f} MiB after a tenth, {found.memory[-1][1]:.1f} MiB at "
-        f"the end, {slope(found.memory):+.2f} MiB a thousand bars\n"
+        f"{verdict(found.weights)}\n"
         f"differences between ledger and broker: {len(found.wrong)}\n"
     )
     sys.stdout.writelines(f"  {one}\n" for one in found.wrong[:20])
-    return 1 if found.wrong else 0
+    return 0 if not found.wrong and is_flat(found.weights) else 1
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ class MinuteMarket:
         self._done = place
         if self._times[place].date() != self.at.date():
             self.exchange.end_day()
+            tws.seen.clear()
         self.at = self._times[place] + timedelta(seconds=1)
         for symbol, prices in self._prices.items():
             for price in prices[place]:
