@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 BOUND = 1.0  # MiB a thousand bars; ten histories, which must grow up to their anchor, take 0.6
-WARM = 0.25  # of the sessions, and two at least: caches, free lists and the client's orders fill
+WARM = 0.25  # of the sessions, and three at least: caches, free lists and the client's orders fill
 LEAST = 4  # sessions behind a verdict
 WIDTH = 40  # of the picture
 LARGEST = 12  # places in the code, of a trace
@@ -85,7 +85,7 @@ def _mib(process: psutil.Process) -> float:
 
 def judged(weights: Sequence[Weight]) -> list[Weight]:
     """Return the weights behind a verdict: those after the warm-up."""
-    return list(weights[max(2, round(WARM * len(weights))) :])
+    return list(weights[max(3, round(WARM * len(weights))) :])
 
 
 def slope(weights: Sequence[Weight]) -> float | None:
