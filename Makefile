@@ -66,7 +66,7 @@ evidence: $(STAMP) ## measure the gate on markets with and without an edge: hour
 	  --page docs/evidence.md
 
 evidence-small: $(STAMP) ## the same on 20 histories, in minutes; fails where the gate errs too often
-	$(BIN)/python -m pipelines.calibration --histories 7 --planted 1 --strong 1 --check
+	$(BIN)/python -m pipelines.calibration --histories 5 --planted 1 --strong 1 --check
 
 # Learners stand on Ratchet's packages (its folders are named in a .pth file), so that NumPy, torch
 # and Gymnasium are the very same; vectorbt and NautilusTrader ask for others and have their own.

@@ -28,7 +28,7 @@ from core.home import PROJECT, Home
 from core.progress import Progress, Report
 from core.settings import Params, load_params, parse_params
 from pipelines import calibration_page, featurize, lineage, retrain
-from pipelines.edges import EDGES
+from pipelines.edges import EDGES, SHARPES
 from pipelines.featurize import validated_path
 from pipelines.histories import History
 from registry import attempts, models
@@ -115,8 +115,8 @@ def histories(without_edge: int, planted: int, strong: int = 0) -> list[History]
     made += [History("randomised", FIRST + n) for n in range(without_edge - half)]
     return made + [
         History(kind, FIRST + n, sharpe)
-        for kind, edge in EDGES.items()
-        for sharpe in edge.strengths
+        for kind in EDGES
+        for sharpe in SHARPES
         for n in range(max(planted, strong) if sharpe == STRONG else planted)
     ]
 

@@ -1,6 +1,7 @@
 """Planted edges: made-up markets in which a rule is known to earn a stated Sharpe ratio.
 
-Owns how the kinds are made, their rules, and which strength earns what. Knows no pipeline.
+Owns how the kinds are made, their rules, and how strong an edge must be to earn what is stated.
+Knows no pipeline.
 
     trending   ``sources.planted``: a hidden drift lasts twenty days on average; the rule follows
                a short average. The moving-average crossover, a baseline of the gate, earns most
@@ -11,7 +12,6 @@ Owns how the kinds are made, their rules, and which strength earns what. Knows n
                rule buys below a short average. No baseline of the gate earns any of it
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +27,14 @@ from sources import planted
 EdgeKind = Literal["trending", "swinging", "reverting"]
 
 SESSIONS = 2_772  # eleven years: one for the features to warm up, ten to learn from and judge on
+TEN_YEARS = 2_520  # of them
+SHARPES = (
+    1.0,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+)  # net, of the rule, over the ten years; chance alone makes some 0.5
 SLIPPAGE = 2e-4  # of the value traded: costs.slippage_bps of params.yaml; commissions are smaller
 RETURN = 0.5  # share of the distance to the random walk that a day takes back
 FAST = 5  # sessions of the reverting rule's exponential average
@@ -39,7 +47,6 @@ class Edge:
 
     bars: Callable[[int, int, float], pd.DataFrame]  # seed, sessions, strength
     rule: Callable[[np.ndarray], np.ndarray]  # closes (T,) -> position (T,), 1 or 0
-    strengths: Mapping[float, float]  # net Sharpe ratio of the rule -> strength
     most: float  # strength beyond any of interest
     owned: bool = False  # a baseline of the gate earns most of it
 
@@ -64,60 +71,32 @@ def below_average(close: np.ndarray) -> np.ndarray:
     return np.where(price < average, 1.0, 0.0)
 
 
-# Strengths are measured by `python -m pipelines.edges`.
 EDGES: Mapping[EdgeKind, Edge] = MappingProxyType(
     {
-        "trending": Edge(
-            planted.planted_bars,
-            planted.rule,
-            {1.0: 0.00214, 2.0: 0.00358, 3.0: 0.00483},
-            0.01,
-            owned=True,
-        ),
-        "swinging": Edge(
-            swinging_bars,
-            planted.rule,
-            {0.5: 0.00143, 1.0: 0.00323, 1.5: 0.00463, 2.0: 0.00602, 3.0: 0.00914},
-            0.05,
-        ),
-        "reverting": Edge(
-            reverting_bars,
-            below_average,
-            {0.5: 0.00247, 1.0: 0.00536, 1.5: 0.0077, 2.0: 0.01044, 3.0: 0.01995},
-            0.05,
-        ),
+        "trending": Edge(planted.planted_bars, planted.rule, 0.02, owned=True),
+        "swinging": Edge(swinging_bars, planted.rule, 0.04),
+        "reverting": Edge(reverting_bars, below_average, 0.08),
     }
 )
 
 
-def rule_sharpe(kind: EdgeKind, strength: float, markets: int = 40) -> float:
-    """Return what the rule of a kind earns; see ``earned_sharpe``."""
-    return earned_sharpe(EDGES[kind], strength, markets)
+def market(kind: EdgeKind, seed: int, sharpe: float) -> pd.DataFrame:
+    """Return a market of a kind in which the rule earns ``sharpe`` over its ten years.
 
-
-def earned_sharpe(edge: Edge, strength: float, markets: int = 40) -> float:
-    """Return the annual Sharpe ratio of the edge's rule after SLIPPAGE, mean over markets."""
-    sharpes = []
-    for seed in range(markets):
-        bars = edge.bars(seed, SESSIONS, strength)
-        close, opened = bars["close"].to_numpy(), bars["open"].to_numpy()
-        position = edge.rule(close)[:-2]  # decided at a close, held from the next open on
-        traded = np.abs(np.diff(position, prepend=0.0))
-        returns = position * (opened[2:] / opened[1:-1] - 1.0) - SLIPPAGE * traded
-        sharpes.append(float(sharpe_ratio(returns)) * np.sqrt(252.0))
-    return float(np.mean(sharpes))
-
-
-def strength_for(kind: EdgeKind, sharpe: float) -> float:
-    """Return the strength at which the rule earns ``sharpe``, by bisection."""
-    low, high = 0.0, EDGES[kind].most
-    while high - low > 5e-6:
+    Strength is found by bisection, chance held: the market is a function of the arguments alone.
+    """
+    edge, low, high = EDGES[kind], 0.0, EDGES[kind].most
+    while high - low > 1e-6:
         middle = (low + high) / 2.0
-        low, high = (middle, high) if rule_sharpe(kind, middle) < sharpe else (low, middle)
-    return round((low + high) / 2.0, 5)
+        earned = net_sharpe(edge.bars(seed, SESSIONS, middle), edge.rule)
+        low, high = (middle, high) if earned < sharpe else (low, middle)
+    return edge.bars(seed, SESSIONS, high)
 
 
-if __name__ == "__main__":
-    for name, planted_edge in EDGES.items():
-        for wanted in planted_edge.strengths:
-            sys.stdout.write(f"{name} {wanted:g}: {strength_for(name, wanted)}\n")
+def net_sharpe(bars: pd.DataFrame, rule: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Return the annual Sharpe ratio a rule earns over the ten years after SLIPPAGE."""
+    opened = bars["open"].to_numpy()
+    position = rule(bars["close"].to_numpy())[:-2]  # decided at a close, held from the next open on
+    traded = np.abs(np.diff(position, prepend=0.0))
+    returns = position * (opened[2:] / opened[1:-1] - 1.0) - SLIPPAGE * traded
+    return float(sharpe_ratio(returns[-TEN_YEARS:])) * float(np.sqrt(252.0))

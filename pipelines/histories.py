@@ -9,8 +9,8 @@ number and edge alone.
     randomised    its returns with the phases of their spectrum drawn at random: drift, deviation
                   and autocorrelation stay, all other dependence goes
     trending, swinging, reverting
-                  a planted edge of ``pipelines.edges``, of a strength at which its rule earns
-                  ``edge``, as an annual Sharpe ratio after costs, on average over markets
+                  a planted edge of ``pipelines.edges``, so strong that its rule earns ``edge``,
+                  as an annual Sharpe ratio after costs, over the ten years of this market
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from core import calendar
-from pipelines.edges import EDGES, SESSIONS, EdgeKind
+from pipelines.edges import SESSIONS, EdgeKind, market
 from registry.resampling import stationary_bootstrap
 from sources.bundled import LISTINGS
 from sources.planted import FIRST, LAST
@@ -50,8 +50,7 @@ class History:
         """Return its bar frame."""
         if self.kind != "bootstrapped" and self.kind != "randomised":
             seed = 1_000_000 + 1_000 * int(100 * self.edge) + self.number
-            edge = EDGES[self.kind]
-            return edge.bars(seed, SESSIONS, edge.strengths[self.edge])
+            return market(self.kind, seed, self.edge)
         rng = np.random.default_rng([{"bootstrapped": 1, "randomised": 2}[self.kind], self.number])
         shapes = _shapes(REAL[self.number % len(REAL)])
         if self.kind == "bootstrapped":

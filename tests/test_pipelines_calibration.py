@@ -16,6 +16,7 @@ from core.progress import Progress
 from core.settings import Params, load_params
 from pipelines import calibration, calibration_page
 from pipelines.calibration import Result, first_bars, found_after, histories, settings
+from pipelines.edges import SHARPES
 from pipelines.histories import History
 from registry.evidence import Stress
 
@@ -99,8 +100,8 @@ def test_half_of_the_markets_without_edge_are_of_either_kind() -> None:
     made = histories(5, 2)
     assert [one.kind for one in made[:5]] == ["bootstrapped"] * 3 + ["randomised"] * 2
     for kind in ("swinging", "reverting"):
-        assert [one.edge for one in made if one.kind == kind][::2] == [0.5, 1.0, 1.5, 2.0, 3.0]
-    assert len({one.name for one in made}) == len(made) == 31
+        assert [one.edge for one in made if one.kind == kind][::2] == list(SHARPES)
+    assert len({one.name for one in made}) == len(made) == 35
     more = [one for one in histories(5, 2, 4) if one not in made]
     assert [(one.kind, one.edge) for one in more] == [
         (kind, 2.0) for kind in ("trending", "swinging", "reverting") for _ in range(2)

@@ -1,14 +1,12 @@
 """Histories are what they claim: real days reshuffled, a spectrum kept, an edge of known size."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
 
 from core.bars import BAR_COLUMNS
-from pipelines.edges import EDGES, SESSIONS, EdgeKind, below_average, earned_sharpe, rule_sharpe
+from pipelines.edges import EDGES, SESSIONS, SHARPES, EdgeKind, below_average, net_sharpe
 from pipelines.histories import REAL, History, randomised
 from sources.bundled import LISTINGS
 
@@ -63,9 +61,10 @@ def test_random_phases_keep_drift_and_autocorrelation_and_nothing_else() -> None
 
 
 @pytest.mark.parametrize("kind", EDGES)
-@pytest.mark.parametrize("edge", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("edge", SHARPES)
 def test_the_planted_rule_earns_its_edge_after_costs(kind: EdgeKind, edge: float) -> None:
-    assert rule_sharpe(kind, EDGES[kind].strengths[edge]) == pytest.approx(edge, abs=0.02)
+    bars = History(kind, int(10 * edge), edge).bars()
+    assert net_sharpe(bars, EDGES[kind].rule) == pytest.approx(edge, abs=0.05)
 
 
 def test_the_reverting_rule_is_a_short_average_and_knows_no_later_close() -> None:
@@ -77,9 +76,8 @@ def test_the_reverting_rule_is_a_short_average_and_knows_no_later_close() -> Non
 
 @pytest.mark.parametrize("kind", EDGES)
 def test_a_baseline_earns_most_of_an_edge_only_where_it_is_said_to(kind: EdgeKind) -> None:
-    crossing = replace(EDGES[kind], rule=crossover)
-    earned = earned_sharpe(crossing, EDGES[kind].strengths[2.0])
-    assert (earned > 1.0) == EDGES[kind].owned
+    earned = [net_sharpe(History(kind, n, 2.0).bars(), crossover) for n in range(8)]
+    assert (np.mean(earned) > 1.0) == EDGES[kind].owned
 
 
 def crossover(close: np.ndarray) -> np.ndarray:
