@@ -78,6 +78,7 @@ def test_the_core_needs_neither_network_nor_a_learning_library() -> None:
         "array_api_compat",
         "core",
         "exchange_calendars",
+        "llvmlite",  # numba's own back end
         "numba",
         "numpy",
         "pandas",
