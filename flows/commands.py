@@ -251,6 +251,7 @@ def reload(home: Home, options: argparse.Namespace) -> int:
 
 def kill(home: Home, options: argparse.Namespace) -> int:
     from serving import switch
+    from serving.aftermath import aftermath
     from serving.lock import lock_holder
 
     made = switch.press(
@@ -259,7 +260,7 @@ def kill(home: Home, options: argparse.Namespace) -> int:
     policy = made.policy or "by `when_stopped` of each agent"
     print(f"trading is stopped, policy {policy}; {home.kill} keeps it so until `ratchet release`")
     if lock_holder(home) is None:
-        print("no worker runs here: orders that are at a broker stay there until one is started")
+        print(aftermath(home))
     return 0
 
 

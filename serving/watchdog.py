@@ -4,6 +4,11 @@ Owns a process beside the gateway, with a connection of its own only once the ga
 sign of life is the lease, which the gateway renews in its main loop: a process that is there and
 hangs renews nothing. Silence is counted on this process's own clock, so no clock that jumps ends a
 gateway. Orders nothing itself (``serving.caretaker``).
+
+A gateway that is to be ended is asked first (SIGTERM): one that still runs its loop, but does not
+obey the kill switch or cannot write its lease, closes its books. It is asked briefly, because a
+process that is stopped or stuck hears nothing, and its orders work unminded meanwhile; and safely,
+because it holds its own epoch until it has ended or another is raised (SIGKILL).
 """
 
 import logging
@@ -12,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,6 +44,7 @@ PERSON = frozenset({signal.SIGTERM.name, signal.SIGINT.name, "asked to"})  # sto
 class Limits:
     """How patient a watchdog is, in seconds; how long a silence is, the lease says."""
 
+    ask: float = 2.0  # from asking a gateway to end until it is killed
     kill: float = 15.0  # from a pressed kill switch to the gateway's word that it obeys
     start: float = 120.0  # until a gateway that was started holds its home
     steady: float = 60.0  # a gateway that ran so long has not failed in a row
@@ -165,7 +172,9 @@ class Watchdog:
         """End a gateway that cannot be trusted to end, and take over what it minded."""
         self._watch.notice(kind, why)
         newest = self._lease.newest()
-        if newest is None or newest.holder.pid != pid:
+        if self._ends_when_asked(pid):
+            pass
+        elif newest is None or newest.holder.pid != pid:
             os.kill(pid, signal.SIGKILL)  # it holds our lock and never got a lease
         elif not end_silent(
             self._home, self._lease, newest, self._seconds, "watchdog",
@@ -173,8 +182,22 @@ class Watchdog:
         ):  # fmt: skip
             return  # another was first
         if self._child:
-            self._child.wait()
+            try:
+                self._child.wait(self._limits.ask)
+            except subprocess.TimeoutExpired:  # its books are closed, whatever else it is at
+                self._child.kill()
+                self._child.wait()
         self._gone(kind, why, care=True)
+
+    def _ends_when_asked(self, pid: int) -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        until = self._clock() + self._limits.ask
+        while lock_holder(self._home) == pid:
+            if self._clock() >= until:
+                return False
+            time.sleep(LOOK_SECONDS / 10.0)
+        return True
 
     # -- one that is gone
 

@@ -1,7 +1,8 @@
 """The watchdog of a home as a process: its parts put together, and signals that end it.
 
 Owns which command starts the gateway, and which broker the orders of a session lie with. In live
-mode no gateway is started: that takes the account typed by a person, each time.
+mode no gateway is started, not even once: that takes the account typed by a person, each time. One
+that runs already is watched; when it dies or hangs its orders are seen to, and it stays stopped.
 """
 
 import os
@@ -9,13 +10,14 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from core.errors import ExecutionError
+from core.errors import ExecutionError, NotAllowed
 from core.home import PROJECT, Home
 from core.settings import Params
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker
 from serving.channels import Channels
 from serving.ledger import rows
+from serving.lock import lock_holder
 from serving.logs import logging_to
 from serving.metrics import Meters
 from serving.process import on_signals
@@ -43,8 +45,15 @@ def watch_over(
 ) -> str:
     """Watch over the gateway of ``home`` until it ends as asked; return why there is no more to do.
 
-    ``arguments`` are those of ``ratchet serve``. Raises ``ExecutionError`` where it is given up.
+    ``arguments`` are those of ``ratchet serve``. Raises ``ExecutionError`` where it is given up,
+    ``NotAllowed`` in live mode where no gateway runs.
     """
+    live = environment.get("TRADING_MODE") == "live"
+    if live and lock_holder(home) is None:
+        raise NotAllowed(
+            f"{home.root}: no gateway runs, and in live mode a watchdog starts none; start "
+            "`ratchet serve --broker ibkr`, type the account, then start the watchdog beside it"
+        )
     watch = Watch(params.alerts, Meters(), Channels.of(home, environment))
     with logging_to(home, "watchdog.jsonl"):
         path = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH", "")]))
@@ -55,7 +64,7 @@ def watch_over(
             lambda session: broker_of(session, environment),
             watch,
             {**environment, "RATCHET_HOME": str(home.root), "PYTHONPATH": path},
-            restart=restart and environment.get("TRADING_MODE") != "live",
+            restart=restart and not live,
         )
 
         def stop(name: str) -> None:

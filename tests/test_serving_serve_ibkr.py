@@ -34,6 +34,7 @@ from serving.brokers.choice import BrokerName, make_broker
 from serving.brokers.ibkr import Access, IbkrBroker
 from serving.brokers.ibkr.access import named
 from serving.ledger import Ledger, LedgerReader, rows
+from serving.lock import lock_holder
 from serving.session import open_session
 from sources.files import read_parquet
 
@@ -88,7 +89,15 @@ def serve(
     home: Home, port: int, *arguments: str, feed: tuple[str, ...] = ("--feed", "replay")
 ) -> Iterator["subprocess.Popen[str]"]:
     """Start the command line; nobody sits at a terminal. Killed at the end if it still runs."""
-    command = ("serve", "--broker", "ibkr", *feed, "--agents", "planted", *arguments)
+    with ratchet(port, home, "serve", *BROKER, *feed, *arguments) as process:
+        yield process
+
+
+BROKER = ("--broker", "ibkr", "--agents", "planted")
+
+
+@contextmanager
+def ratchet(port: int, home: Home, *command: str) -> Iterator["subprocess.Popen[str]"]:
     access = {"IB_PORT": str(port), "IB_CLIENT_ID": "7", "IB_ACCOUNT": "", "TRADING_MODE": ""}
     with subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *command],
@@ -157,10 +166,31 @@ def differences(home: Home, exchange: NextOpen, session: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("more", [(), ("--processes",)], ids=["one process", "processes"])
-def test_a_session_trades_stops_and_goes_on_with_nothing_doubled(
-    home: Home, more: tuple[str, ...]
-) -> None:
+def test_the_watchdog_starts_again_what_was_killed_and_nothing_is_doubled(home: Home) -> None:
+    with gateway(home) as remote:
+        paced = ("--feed", "replay", "--bars-per-second", "8")
+        with ratchet(remote.port, home, "watchdog", "--", *BROKER, *paced) as dog:
+            until("orders", lambda: dog.poll() is not None or count(home, rows.Intent) > 4)
+            worker = lock_holder(home)
+            assert worker is not None
+            assert worker != dog.pid
+            os.kill(worker, signal.SIGKILL)
+            told, problem = dog.communicate(timeout=DEADLINE_SECONDS)
+        assert (dog.returncode, problem) == (0, ""), problem
+        assert told == "the gateway ended as it was asked to\n"
+        assert lock_holder(home) is None
+        with LedgerReader(home.ledger) as ledger:
+            starts = [one.kind for one in ledger.rows(rows.SessionEvent)]
+            events = {one.kind for one in ledger.rows(rows.RiskEvent)}
+        assert starts == ["started", "started", "closed"]
+        assert "gateway died" in events
+        assert count(home, rows.Decision) == PAPER_BARS
+        assert isinstance(remote.tws.exchange, NextOpen)
+        assert differences(home, remote.tws.exchange, 1) == []
+
+
+def test_a_session_trades_stops_and_goes_on_with_nothing_doubled(home: Home) -> None:
+    more = ("--processes",)
     with gateway(home) as remote:
         with serve(home, remote.port, "--bars-per-second", "8", *more) as first:
             until("orders", lambda: first.poll() is not None or count(home, rows.Intent) > 4)

@@ -3,6 +3,7 @@ releases it, and the books of a stopped sleeve replay to the last bit."""
 
 import json
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -25,7 +26,8 @@ from serving import switch
 from serving.alerts import KILLED, RELEASED
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar, Instrument
-from serving.ledger import LedgerReader, rows
+from serving.ledger import Ledger, LedgerReader, rows
+from serving.session import session_event
 from serving.switch import POLICIES, Policy
 from serving.switch_page import SwitchPage, page_of
 from serving.worker import Worker
@@ -86,6 +88,19 @@ def test_the_command_presses_and_releases(
     assert "no worker runs here" in said
     assert cli.main(["release", "--by", "A. Turing", "--reason", "drill over"]) == 0
     assert "released; it had been pressed by" in capsys.readouterr().out
+    with Ledger(tmp_path / "ledger.db") as ledger, ledger.transaction():
+        of: dict[str, Any] = {"session": 1, "agent": "", "bar_time": None}
+        ledger.add(rows.Session(session=1, broker="ibkr", feed="ibkr", mode="paper"))
+        ledger.add(session_event(1, "started"))
+        ledger.add(rows.RiskEvent(**of, kind="gateway fenced", detail="it hung; solo: flatten"))
+    assert cli.main(["kill", "--reason", "drill"]) == 0
+    assert re.search(r"saw to its orders at 20.*: it hung; solo: flatten", capsys.readouterr().out)
+    with Ledger(tmp_path / "ledger.db") as ledger, ledger.transaction():
+        ledger.add(session_event(1, "started"))
+    assert cli.main(["kill", "--reason", "drill"]) == 0
+    assert "stay there until one is started" in capsys.readouterr().out
+    assert cli.main(["release", "--by", "A. Turing", "--reason", "drill over"]) == 0
+    capsys.readouterr()
     assert cli.main(["release", "--by", "A. Turing", "--reason", "again"]) != 0
     assert "the kill switch is not on" in capsys.readouterr().err
 
@@ -308,6 +323,60 @@ def test_one_released_while_nobody_traded_is_in_the_ledger(tmp_path: Path) -> No
 
 
 # -- at Interactive Brokers
+
+
+@pytest.mark.parametrize("attempt", ["at once", "at the close"])
+def test_shares_are_sold_at_once_and_what_that_left_at_the_next_close(
+    tmp_path: Path, attempt: str
+) -> None:
+    """Each of the two attempts alone must sell everything; the other is kept from helping."""
+    with market(tmp_path) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, found.frame)
+
+        def opens() -> None:
+            found.play(trading.place, 0)
+            trading.caught_up()
+
+        def closes() -> None:
+            found.play(trading.place, 1)
+            trading.caught_up()
+            trading.close_bar()
+            trading.caught_up()
+
+        def held() -> float:
+            return sum(one.shares for one in found.exchange.positions.values())
+
+        try:
+            while not held():
+                opens()
+                closes()
+            trading.sleeve.stop("flatten", "drill")
+            trading.caught_up()
+            if attempt == "at once":
+                found.remote.do(lambda tws: tws.trade(SYMBOL, found.exchange.prices[SYMBOL]))
+                assert held() == 0.0
+                return
+            found.remote.do(lambda tws: tws.end_session())  # the order for today dies unfilled
+            ours = [one for one in found.exchange.orders.values() if not one.done]
+            for order in ours:
+                found.remote.do(lambda tws, o=order: tws.cancel_by_hand(o.perm_id))
+            trading.caught_up()
+            assert held() > 0.0
+            before = {one.order_ref for one in rows_in(tmp_path)}
+            trading.close_bar()
+            trading.caught_up()
+            (again,) = [one for one in rows_in(tmp_path) if one.order_ref not in before]
+            assert (again.shares, again.leg) == (-held(), "entry")
+            opens()
+            assert held() == 0.0
+        finally:
+            trading.close()
+
+
+def rows_in(root: Path) -> list[rows.Intent]:
+    with LedgerReader(root / "ledger.db") as ledger:
+        return ledger.rows(rows.Intent)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

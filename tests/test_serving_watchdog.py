@@ -4,12 +4,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import serving_kit as world
 from watchdog_kit import DEADLINE_SECONDS, Place, place_at, until
 
+from core.errors import NotAllowed
 from serving.ledger import rows
+from serving.lock import worker_lock
+from serving.watchdog import Watchdog
+from serving.watchdog_process import watch_over
 
 
 @pytest.fixture
@@ -36,6 +41,62 @@ def test_a_gateway_that_is_asked_to_stop_is_not_started_again(place: Place) -> N
     dog._child.terminate()
     until("the end", lambda: bool(dog.ended), dog.look)
     assert (dog.ended, watch.kinds) == ("the gateway ended as it was asked to", [])
+
+
+HANGS = """
+import signal, sys, time
+from pathlib import Path
+from core.home import Home
+from serving.lock import worker_lock
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(sys.argv[2] == "hears"))
+with worker_lock(Home(Path(sys.argv[1]))):
+    while not any(ended):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("hears", 0), ("is deaf", -signal.SIGKILL)])
+def test_what_hangs_is_asked_to_end_and_killed_where_it_does_not(
+    place: Place, kind: str, code: int
+) -> None:
+    place.lease_seconds = "1"
+    command = [sys.executable, "-c", HANGS, str(place.home.root), kind]
+    dog, watch = place.dog(command, restart=False, ask=60.0 if code == 0 else 0.2)
+    until("a gateway", lambda: dog._watched or bool(dog.ended), dog.look)
+    child = dog._child
+    assert child is not None, dog.ended
+    until("the end", lambda: bool(dog.ended), dog.look)
+    assert child.returncode == code
+    assert watch.kinds == ["gateway hangs"]
+
+
+def test_in_live_mode_a_watchdog_starts_nothing(place: Place) -> None:
+    params = world.params(agents={"solo": {"symbol": "SOLO"}})
+    live = place.environment | {"TRADING_MODE": "live", "IB_ACCOUNT": "U1234567"}
+    with pytest.raises(NotAllowed, match="in live mode a watchdog starts none; start `ratchet"):
+        watch_over(place.home, params, ["--broker", "ibkr"], environment=live)
+    assert not (place.home.logs / "gateway.log").exists()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_gateway_that_died_in_live_mode_stays_stopped(
+    place: Place, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    restarts: list[bool] = []
+
+    class Seen(Watchdog):
+        def __init__(self, *arguments: Any, restart: bool, **more: Any) -> None:
+            restarts.append(restart)
+            super().__init__(*arguments, restart=restart, **more)
+            self.ended = "seen"
+
+    monkeypatch.setattr("serving.watchdog_process.Watchdog", Seen)
+    mode = {"TRADING_MODE": "live" if live else "paper", "RATCHET_ALERT_URLS": ""}
+    with worker_lock(place.home):  # a gateway that runs already
+        params = world.params(agents={"solo": {"symbol": "SOLO"}})
+        assert watch_over(place.home, params, [], environment=place.environment | mode) == "seen"
+    assert restarts == [not live]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
