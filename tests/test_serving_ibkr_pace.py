@@ -1,11 +1,12 @@
 """What is asked of IBKR, how fast, and in which order."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_tws import Request
+from ib_async import IB, Client
 from ibkr_kit import FAST, SYMBOL, Trading, audit, market
 from test_serving_ibkr_actions import WEIGHTS, frame
 
@@ -15,27 +16,45 @@ from serving.ledger import LedgerReader, rows
 
 
 def test_no_order_ever_queues_in_the_client(tmp_path: Path) -> None:
-    """ib_async holds back what goes past 45 messages a second; a broken link loses what it held."""
-    pace = replace(FAST, patience=10.0, messages_per_second=Pace().messages_per_second)
+    """ib_async holds back what goes past 45 messages a second; a broken link loses what it held.
+
+    So every message waits for room before it is given to the client, and room is for fewer.
+    """
+    most = Pace().messages_per_second
+    pace = replace(FAST, patience=10.0, heartbeat=60.0, messages_per_second=most)
+    assert most < Client.MaxRequests == 45
     with market(tmp_path) as found:
         assert found.remote is not None
         trading = Trading(tmp_path, found.remote.port, found.frame, pace=pace)
-        held_back: list[str] = []
+        link = trading.broker._link
+        rooms: list[float] = []
+        waiting = link.paced
 
-        async def watch(ib: Any) -> None:
-            ib.client.throttleStart += lambda: held_back.append("held back")
+        async def counted() -> None:
+            await waiting()
+            rooms.append(link._sent[-1])
 
+        async def sent(ib: IB) -> int:
+            return int(ib.client.conn.numMsgSent)
+
+        async def many(ib: IB) -> None:
+            await asyncio.gather(*(link.paced() for _ in range(3 * most)))
+
+        link.paced = counted  # type: ignore[method-assign]
         try:
-            trading.broker._link.call(watch, 5.0)
-            for _ in range(25):  # three or four messages each, as fast as they are let through
-                trading.broker.ask()
+            before = link.call(sent, 5.0)
+            trading.broker.ask()
             trading.close_bar()
             trading.broker.ask()
+            messages = link.call(sent, 5.0) - before
+            assert found.remote.tws.count(Request.PLACE_ORDER) == 1
+            assert 8 <= messages <= len(rooms)
+            link.call(many, 60.0)
         finally:
             trading.close()
-        assert found.remote.tws.count(Request.EXECUTIONS) > 26
-        assert found.remote.tws.count(Request.PLACE_ORDER) == 1
-        assert held_back == []
+        times = sorted(rooms)
+        assert len(times) > 3 * most
+        assert all(b - a >= 1.0 for a, b in zip(times, times[most:], strict=False))
 
 
 def test_an_order_in_doubt_is_looked_for_before_all_completed_orders_are_asked_for(

@@ -13,11 +13,13 @@ import timer_kit as kit
 from test_pipelines_certificate import tamper
 
 from core.bars import BAR_COLUMNS
-from core.errors import ConfigError
+from core.errors import ConfigError, ExecutionError
 from core.home import Home
-from features.table import build_row
+from features.account import ACCOUNT_COLUMNS
+from features.table import build_row, build_table
 from pipelines.certificate import Certificate, Part, certificates_of, recorded
 from pipelines.timed import timed_dataset
+from serving.agent import TradingAgent
 from serving.briefing import bars_of, history_of, of_bars, of_history
 from serving.feeds import Feed
 from serving.following import Published
@@ -171,6 +173,27 @@ def test_a_briefed_agent_grows_the_same_bar(traded: Path) -> None:
     assert theirs.newest == ours.newest == parts[19].time
     assert ours.newest_row == parts[12].time  # the second minute: parts 12 to 19 so far
     assert ours.frame().iloc[-2].equals(whole.loc[parts[0].row])
+
+
+def test_a_policy_that_looks_back_sees_whole_bars_behind_the_unfinished_one(
+    tmp_path: Path,
+) -> None:
+    params = kit.settings(environment={"window": 3})
+    shelf = kit.shelf_of(tmp_path, params)
+    bundle = shelf.load("quick", shelf.production("quick"))
+    parts = list(parts_of(kit.finer_bars(), QUICK, "XNYS"))
+    whole = kit.whole_bars(kit.finer_bars())
+    history = History(QUICK, whole.loc[whole.index < parts[0].row])
+    agent = TradingAgent("quick", "1", bundle, history, history)
+    for part in parts[: 2 * kit.PARTS + 8]:
+        history.append(part)
+        agent.see()
+    seen = agent.decide_on(np.zeros((1, len(ACCOUNT_COLUMNS)), np.float32)).observation
+    table = build_table(history.frame(), bundle.spec, "1m").to_numpy()[-3:]
+    expected = bundle.scaler.transform(table).astype("<f4").tobytes()
+    assert seen[: len(expected)] == expected
+    with pytest.raises(ExecutionError, match=r"looks back 2 rows; set environment\.window"):
+        timed_dataset(Home(tmp_path), params, "quick", (), (), bundle.spec)
 
 
 def test_trades_become_parts_on_the_grid_of_the_session() -> None:
