@@ -11,6 +11,7 @@ import pytest
 import serving_kit as world
 import timer_kit as kit
 from test_pipelines_certificate import tamper
+from test_serving_gateway import gateway
 
 from core.bars import BAR_COLUMNS
 from core.errors import ConfigError, ExecutionError
@@ -151,6 +152,17 @@ def test_a_session_stopped_inside_a_bar_goes_on_as_if_it_had_not_been(
     starts = [one for one in rows_of(home, rows.SessionEvent) if one.kind == "started"]
     assert len(starts) == 2
     assert certificate(home, tmp_path).passed
+
+
+def test_an_agent_in_a_process_of_its_own_decides_the_same(traded: Path, tmp_path: Path) -> None:
+    home, params = kit.home_with_bars(tmp_path / "home"), kit.settings()
+    desk = gateway(home, traded / "shelf")
+    feed, shelf = feed_of(home), world.FolderShelf(traded / "shelf")
+    worker = Worker(home, params, ["quick"], feed, shelf=shelf, desk=desk, environment={})
+    assert worker.run().finished
+    for kind in (rows.Decision, rows.Fill, rows.Equity):
+        ours, theirs = rows_of(home, kind), rows_of(Home(traded / "home"), kind)
+        assert [_content(one) for one in ours] == [_content(one) for one in theirs]
 
 
 def _content(row: rows.Row) -> str:
