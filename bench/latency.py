@@ -1,13 +1,18 @@
 """How long an order takes: bar in to order on the socket, the ledger's write included.
 
-    python -m bench.latency [--orders 10000]
+    python -m bench.latency [--orders 10000] [--folder FOLDER]
 
 A worker with one agent trades 1-minute bars through ``ib_async`` and the fake TWS of the tests,
 each in a process of its own. Every bar asks for a new weight, so every bar sends an order: it is
 put on the worker's queue, features and decision are computed (a 64×64 network, every indicator),
 risk judges, the ledger commits the bar with the intent (synchronous = FULL), and the order's bytes
-leave. Timed from the queue to the socket; the next bar comes PAUSE_SECONDS after this one's order
-is confirmed, by when its fill is told and asked after: between real minutes there is more.
+leave. Timed from the queue to the socket, by the wall's clock. The next bar comes once the fill of
+this one's order is told and nothing is being asked any more: between real minutes there is time. So
+that this does not take hours, the fake tells executions of TOLD_BARS minutes, not of a day.
+
+An order waits for the disk once: its intent must be durable. What the same disk takes for a bare
+write of as many bytes is measured in turn with the orders, before each; a ``--folder`` in memory
+shows what is Ratchet's own, and proves nothing about a crash of the machine.
 
 Also printed: how long the worker needs between two bars to seat another version whose bundle is
 loaded (hot swap and rollback are the same), the ledger's note of it included; and how long no
@@ -49,8 +54,24 @@ SYMBOL = kit.symbols(1)[0]
 HISTORY_SESSIONS = 21  # the features look 20 sessions back
 PLACE_ORDER = "3\0"
 SWAPS = 200
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.01
+TOLD_BARS = 30
+PROBE = b"\0" * 8192  # about what a bar with its intent adds to the ledger
 LIMITS = {"stop_loss": None, "take_profit": None, "reduce_drawdown": None, "halt_drawdown": None}
+
+
+class Disk:
+    """What a durable write of its own costs, without a ledger."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / "probe", os.O_WRONLY | os.O_CREAT, 0o600)
+        self.milliseconds: list[float] = []
+
+    def write(self) -> None:
+        began = time.perf_counter()
+        os.pwrite(self._file, PROBE, 0)
+        os.fdatasync(self._file)
+        self.milliseconds.append(1e3 * (time.perf_counter() - began))
 
 
 class EveryBar(TradingAgent):
@@ -95,6 +116,7 @@ def work(root: Path, port: int, control: Any) -> None:
     orders = int(control.recv())
     frames, first = frames_for(orders)
     bundle = bundle_in(root / "bundle", frames[SYMBOL].iloc[:first])
+    disk = Disk(root)
     left: list[float] = []
     arrived: list[float] = []
     send = Client.sendMsg
@@ -107,6 +129,7 @@ def work(root: Path, port: int, control: Any) -> None:
     def leaving() -> None:
         if len(left) > len(arrived):  # a bar without an order
             left.pop()
+        disk.write()
         left.append(time.perf_counter())
 
     Client.sendMsg = timed
@@ -119,22 +142,23 @@ def work(root: Path, port: int, control: Any) -> None:
     )
     worker.run()
     count = min(len(left), len(arrived))
-    control.send([1e3 * (b - a) for a, b in zip(left[:count], arrived[:count], strict=True)])
+    orders_ms = [1e3 * (b - a) for a, b in zip(left[:count], arrived[:count], strict=True)]
+    control.send((orders_ms, disk.milliseconds))
 
 
-def order_milliseconds(orders: int) -> list[float]:
-    """Trade so many bars; return the milliseconds from bar to socket."""
+def order_milliseconds(orders: int, within: Path | None = None) -> tuple[list[float], list[float]]:
+    """Trade so many bars; return the milliseconds from bar to socket, and those of bare writes."""
     frames, first = frames_for(orders)
-    market = kit.MinuteMarket(frames, first)
+    market = kit.MinuteMarket(frames, first, TOLD_BARS)
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=within) as folder,
         kit.working(Path(folder), market, work) as (_, control, remote),
     ):
         control.send(orders)
         shown = time.monotonic()
         while True:
             told = control.recv()
-            if isinstance(told, list):
+            if isinstance(told, tuple):
                 return told
             remote.do(lambda tws, place=told: market.play(place, tws))
             control.send(True)
@@ -194,15 +218,17 @@ def main() -> None:
     """Print the table as docs/reliability.md has it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--orders", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where the ledger lies; a temporary one else")
     parser.add_argument("--json", action="store_true", help="every order's milliseconds instead")
     given = parser.parse_args()
-    orders = order_milliseconds(given.orders)
+    orders, writes = order_milliseconds(given.orders, given.folder)
     if given.json:
         sys.stdout.write(json.dumps(orders) + "\n")
         return
     retry = 1e3 * kit.PACE.retry
     rows = {
         "bar in → order on the socket": orders,
+        "a bare durable write of 8 KiB to the same disk, in turn with these": writes,
         "another version takes the seat (hot swap, rollback)": swap_milliseconds(),
         f"link dropped → orders possible (pause of {retry:.0f} ms included)": (
             reconnect_milliseconds()

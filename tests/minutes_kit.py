@@ -6,6 +6,7 @@ that neither holds up the other. Used by ``bench.latency`` and ``bench.soak`` an
 
 import math
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -96,8 +97,13 @@ class MinuteExchange(Exchange):
 class MinuteMarket:
     """Plays the bars of all stocks, one minute at a time; a minute is played once."""
 
-    def __init__(self, frames: Mapping[str, pd.DataFrame], first: int) -> None:
+    def __init__(
+        self, frames: Mapping[str, pd.DataFrame], first: int, told_bars: int | None = None
+    ) -> None:
+        """``told_bars``: so many bars are a night apart, after which executions are told no more;
+        None: sessions are."""
         self.frames = frames
+        self._told_bars = told_bars
         clock = next(iter(frames.values())).index
         self._times = [time.to_pydatetime() for time in clock]
         self._prices = {
@@ -115,7 +121,8 @@ class MinuteMarket:
         if place <= self._done:
             return
         self._done = place
-        if self._times[place].date() != self.at.date():
+        by_bars = self._told_bars and place % self._told_bars == 0
+        if by_bars or self._times[place].date() != self.at.date():
             self.exchange.end_day()
             tws.seen.clear()
         self.at = self._times[place] + timedelta(seconds=1)
@@ -174,11 +181,12 @@ class Minutes(Calm):
         leaving: Callable[[], None] = lambda: None,
         pause: float = 0.0,
     ) -> None:
+        """``pause``: seconds before a minute, in which its news are told; 0: they are asked for."""
         self._frames = {instrument(symbol): frame for symbol, frame in frames.items()}
         self._first = first
         self._control, self._broker, self._desk, self._leaving = control, broker, desk, leaving
         self._clock = clock
-        self._pause = pause  # seconds before a minute, for what is still being asked and told
+        self._pause = pause
 
     def begin(self, instruments: Sequence[Instrument]) -> datetime:
         moment: datetime = self._frames[instruments[0]].index[self._first - 1].to_pydatetime()
@@ -204,6 +212,7 @@ class Minutes(Calm):
             if self._pause:
                 stop.wait(self._pause)
                 yield from self._passed(())
+                self._rest(stop)
             else:
                 yield from self._settled(stop)
             bars = tuple(
@@ -223,6 +232,15 @@ class Minutes(Calm):
         yield bars
         if not self._desk.passed.wait(PATIENCE_SECONDS):
             raise TimeoutError("the worker did not live through a step")
+
+    def _rest(self, stop: Event) -> None:
+        """Wait until the link has no question on its way: between real minutes there is time."""
+        broker, until = self._broker, time.monotonic() + PATIENCE_SECONDS
+        while broker._doubt or broker._one_at_a_time.locked():
+            if stop.wait(0.001):
+                return
+            if time.monotonic() > until:
+                raise TimeoutError("the broker is asked without end")
 
     def _settled(self, stop: Event) -> Iterator[tuple[FeedBar, ...]]:
         """Let the worker hear what this minute brought."""
