@@ -55,6 +55,7 @@ from serving.session import (
     session_event,
 )
 from serving.shadow import Shadows
+from serving.undisturbed import settled, undisturbed
 from serving.watch import Watch, watching
 
 STEPS_AHEAD = 8  # of a feed that may wait in the queue: a moved alias waits for no more
@@ -166,7 +167,8 @@ class Worker:
                     self._remote.abandon(left_over(self._ledger, self._session))
                     self._remote.begin(account_of(self._ledger, self._session))
                     self._remote.listen(lambda: self._queue.put(Filled()))
-                self._trade()
+                with settled():
+                    self._trade()
             except BaseException as error:
                 self._fail(error)
                 raise
@@ -317,7 +319,8 @@ class Worker:
         if isinstance(message, BarsArrived):
             self._room.release()
             self._desk.bars(message.bars)
-            self._bars(message.bars)
+            with undisturbed():
+                self._bars(message.bars)
             self._prepare()
         elif isinstance(message, AliasMoved):
             self._swap(message)
@@ -381,6 +384,7 @@ class Worker:
 
     def _prepare(self) -> None:
         """Between two steps of the feed: what would hold up a later one."""
+        self._ledger.tidy()
         for seat in self._seats.values():
             seat.sleeve.traded.prepare()
             if seat.sleeve.signal is not seat.sleeve.traded:

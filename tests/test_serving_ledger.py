@@ -14,7 +14,16 @@ import pytest
 
 from core.accounts import open_accounts
 from core.errors import ConfigError, CorruptFile, DiskFull, SchemaMismatch, StorageError
-from serving.ledger import Ledger, LedgerReader, as_json, as_table, experience, lineage, read
+from serving.ledger import (
+    Ledger,
+    LedgerReader,
+    as_json,
+    as_table,
+    experience,
+    lineage,
+    read,
+    writer,
+)
 from serving.ledger.database import open_writer
 from serving.ledger.printing import lineage_as_json, lineage_as_text
 from serving.ledger.rows import (
@@ -234,6 +243,21 @@ def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
         Ledger(path)
     with pytest.raises(SchemaMismatch, match="use the newer Ratchet"):
         LedgerReader(path)
+
+
+def test_the_log_is_brought_home_between_bars_and_by_no_commit(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TIDIED_AFTER", 4)
+    ledger.tidy()  # after one transaction: not yet
+    empty = ledger.path.stat().st_size
+    for number in (2, 3, 4):
+        with ledger.transaction():  # more than the 1,000 pages after which SQLite would
+            ledger.add(Session(session=number, broker="b" * 2_000_000, feed="", mode="paper"))
+    assert ledger.path.stat().st_size == empty
+    ledger.tidy()
+    assert ledger.path.stat().st_size > empty + 6_000_000
+    assert [row.session for row in ledger.rows(Session)] == [1, 2, 3, 4]
 
 
 def test_a_full_disk_loses_the_bar_but_nothing_before_it(ledger: Ledger) -> None:

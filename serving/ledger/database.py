@@ -9,6 +9,10 @@ from pathlib import Path
 from core.errors import CorruptFile, DiskFull, RatchetError, SchemaMismatch, StorageError
 from serving.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
 
+# Of the write-ahead log, after which a commit brings it home itself: the writer does so before,
+# between bars (``Ledger.tidy``), since it takes as long as many commits.
+LOG_PAGES = 10_000
+
 
 def open_writer(path: Path, busy_seconds: float = 5.0) -> sqlite3.Connection:
     """Open (create, migrate) the ledger to write; every commit is on disk before it returns."""
@@ -24,6 +28,7 @@ def open_writer(path: Path, busy_seconds: float = 5.0) -> sqlite3.Connection:
         _require_whole(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         if version < SCHEMA_VERSION:
             migrate(connection, version)
     except sqlite3.Error as error:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from serving.ledger.reader import Reading
 from serving.ledger.rows import Row, RowType, Snapshot, columns_of, iso, values_of
 
 SNAPSHOTS_KEPT = 3
+TIDIED_AFTER = 200  # transactions
 
 
 class Ledger(Reading):
@@ -33,6 +34,7 @@ class Ledger(Reading):
     ) -> None:
         super().__init__(open_writer(path, busy_seconds), path)
         self._now = now
+        self._untidy = 0  # transactions since the log was last brought home
         self._added: list[Row] = []  # inside the transaction at hand
         self._told: Callable[[Row], None] = lambda row: None
 
@@ -55,8 +57,17 @@ class Ledger(Reading):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        self._untidy += 1
         for row in self._added:
             self._told(row)
+
+    def tidy(self) -> None:
+        """Bring the write-ahead log home now and then; call when nobody waits for a commit."""
+        if self._untidy < TIDIED_AFTER:
+            return
+        self._untidy = 0
+        with suppress(sqlite3.Error):  # what stays in the log is as durable; a commit will tell
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def add(self, *rows: Row) -> None:
         """Append rows inside a transaction; raise ``StorageError`` when one is there already."""
