@@ -66,8 +66,8 @@ class _Carrying:
     def _answer(self, *given: Any, **named: Any) -> Any:
         update, inputs = self._streams[self._place]
         self._place += 1
-        numbers = [float(values[-1]) for values in given[:inputs]]
-        if not all(map(math.isfinite, numbers)):
+        numbers = [values.item(-1) for values in given[:inputs]]
+        if not math.isfinite(sum(numbers)):
             raise ValueError("a stream takes no number that is none")
         newest = update(*numbers)
         if isinstance(newest, tuple):
@@ -75,9 +75,12 @@ class _Carrying:
         return _tail(newest)
 
 
+_UNKNOWN = np.full(TAIL, np.nan)
+
+
 def _tail(newest: float) -> Array:
-    values = np.empty(TAIL)
-    values[:-1], values[-1] = np.nan, newest
+    values = _UNKNOWN.copy()
+    values[-1] = newest
     return values
 
 

@@ -5,7 +5,7 @@ period (year or day) from its anchor, ``build_row`` only the newest row from the
 their bytes agree. Knows nothing of scaling, files or who asks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -83,15 +83,19 @@ def build_row(
     return newest_row(_prices(columns, Period(0, length - 1, length)), spec)
 
 
-def newest_row(prices: Prices, spec: FeatureSpec) -> Array:
+def newest_row(prices: Prices, spec: FeatureSpec, recipe: Sequence[Indicator] = ()) -> Array:
     """Return the newest row, (d,) float64, of bars that begin at its anchor (``live_prices``)."""
     if len(prices) < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
     newest = prices.close[-1:]
-    row = np.empty(len(spec.columns))
-    for place, one in enumerate(_recipe(spec)):
-        row[place] = one.finish(newest, *(source[-1:] for source in one.sources(prices)))[0]
-    return row
+    row = []
+    for one in recipe or _recipe(spec):
+        made = one.along(prices)
+        if isinstance(made, tuple):
+            row.append(one.finish(newest, *[source[-1:] for source in made]).item())
+        else:
+            row.append(one.finish(newest, made[-1:]).item())
+    return np.array(row)
 
 
 def live_row(spec: FeatureSpec) -> LiveRow | None:
@@ -99,7 +103,8 @@ def live_row(spec: FeatureSpec) -> LiveRow | None:
     the bars: a user's own, the VIX's."""
     if spec.uses_vix or any(map(is_path, spec.columns)):
         return None
-    return LiveRow(lambda prices: newest_row(prices, spec), spec.interval, spec.anchor)
+    recipe = _recipe(spec)
+    return LiveRow(lambda prices: newest_row(prices, spec, recipe), spec.interval, spec.anchor)
 
 
 def live_risk(spec: FeatureSpec) -> LiveRow:
