@@ -3,9 +3,10 @@
     python -m bench.curves [--seeds 5] [--algorithm ppo|sac] [--points 6]
 
 The slow path is stock RLlib: its environment runner on single environments, its connectors, replay
-buffer and learners, with the same hyper-parameters. PPO's networks are ours, differentiated by
-RLlib; SAC's are RLlib's own, of the same size, which start from other weights. Both roll out as
-many accounts side by side, so that their policies are as old when they act. Every point is the
+buffer and learners, with the same hyper-parameters. The networks are ours with our first weights,
+differentiated by RLlib: what is compared is the path. Of SAC, RLlib learns with its own networks,
+too, whose critics encode the action by itself first. All roll out as many accounts side by side,
+so that their policies are as old when they act. Every point is the
 mean log return per bar on rows that nobody learned on, without exploration, as a share of what the
 best policy of dynamic programming earns there; mean and standard deviation over the seeds.
 """
@@ -13,8 +14,8 @@ best policy of dynamic programming earns there; mean and standard deviation over
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +27,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorica
 from ray.rllib.core.rl_module import RLModuleSpec
 
 from bench.learning import STEPS
+from bench.peers.alike import JoinedCatalog, begin_alike
 from core.settings import Environment, Ppo, Sac
 from features.scaler import Scaler
 from training.environment import MarketBatch, MarketEnv, play
@@ -43,8 +45,10 @@ MARKET = KnownMarket(strength=0.006)
 DATASET = known_dataset(MARKET, BARS, np.random.default_rng(0))
 SETTINGS: dict[str, Ppo | Sac] = {
     "ppo": Ppo(steps=98_304),
-    "sac": Sac(updates=480, warmup=2_048, steps_per_update=32),
+    "sac": Sac(updates=272, warmup=2_048, steps_per_update=32),
 }
+FAST, SLOW, OWN = "fast", "stock RLlib", "own networks"
+PATHS = {"ppo": (FAST, SLOW), "sac": (FAST, SLOW, OWN)}
 
 
 class SlowPpo(PpoModule):
@@ -117,10 +121,12 @@ def score(task: Lesson, act: Act) -> float:
     return float(play(unseen(task), weight, (SPLIT, BARS), STRETCHES).mean()) / best()
 
 
-def stock(task: Lesson) -> Any:
-    """Return stock RLlib on the same market with the same hyper-parameters."""
-    from ray.rllib.algorithms.ppo import PPOConfig
-    from ray.rllib.algorithms.sac import SACConfig
+def stock(task: Lesson, ours: Any = None) -> Any:
+    """Return stock RLlib on the same market with the same hyper-parameters.
+
+    ``ours`` is the fast path's module, with whose networks and weights it begins; None: SAC's
+    networks are RLlib's own.
+    """
 
     def make(_: Any = None) -> gym.Env[Any, Any]:
         return MarketEnv(
@@ -136,10 +142,29 @@ def stock(task: Lesson) -> Any:
 
     gym.register("RatchetCurves-v0", make, order_enforce=False, disable_env_checker=True)
     settings = task.hyperparameters
-    network = {"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "tanh"}
-    config: Any
-    if isinstance(settings, Ppo):
-        config = PPOConfig().training(
+    ppo = isinstance(settings, Ppo)
+    config = stock_ppo(task, settings) if ppo else stock_sac(task, settings, ours is not None)
+    algorithm = config.environment("RatchetCurves-v0").debugging(seed=task.seed).build_algo()
+    if ours is not None:
+        module = algorithm.learner_group._learner.module["default_policy"]
+        if ppo:
+            module.load_state_dict(ours.state_dict())
+        else:
+            begin_alike(module, ours)
+        algorithm.env_runner_group.sync_weights(
+            from_worker_or_learner_group=algorithm.learner_group, inference_only=True
+        )
+    return algorithm
+
+
+def stock_ppo(task: Lesson, settings: Ppo) -> Any:
+    """Return RLlib's configuration of PPO with our networks."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    model = {"hidden": settings.hidden, "device": "cpu", "seed": task.seed}
+    return (
+        PPOConfig()
+        .training(
             lr=settings.learning_rate,
             gamma=settings.discount,
             lambda_=settings.gae_lambda,
@@ -154,15 +179,26 @@ def stock(task: Lesson) -> Any:
             minibatch_size=settings.minibatch,
             num_epochs=settings.epochs,
         )
-        config = config.env_runners(
-            num_env_runners=0, num_envs_per_env_runner=task.environment.accounts
-        )
-        model = {"hidden": settings.hidden, "device": "cpu", "seed": task.seed}
-        config = config.rl_module(
-            rl_module_spec=RLModuleSpec(module_class=SlowPpo, model_config=model)
-        )
-    else:
-        config = SACConfig().training(
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=task.environment.accounts)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=SlowPpo, model_config=model))
+    )
+
+
+def stock_sac(task: Lesson, settings: Sac, joined: bool) -> Any:
+    """Return RLlib's configuration of SAC; ``joined``: critics of our shape."""
+    from ray.rllib.algorithms.sac import SACConfig
+    from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+
+    network = {"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "tanh"}
+    model = network | {"head_fcnet_hiddens": [], "twin_q": True}
+    spec = RLModuleSpec(
+        module_class=DefaultSACTorchRLModule,
+        catalog_class=JoinedCatalog if joined else None,
+        model_config=model,
+    )
+    return (
+        SACConfig()
+        .training(
             actor_lr=settings.learning_rate,
             critic_lr=settings.learning_rate,
             alpha_lr=settings.learning_rate,
@@ -172,23 +208,22 @@ def stock(task: Lesson) -> Any:
             target_entropy=-2.0,
             train_batch_size_per_learner=settings.batch,
             training_intensity=settings.batch / settings.steps_per_update,
-            num_steps_sampled_before_learning_starts=settings.warmup,
+            # The fast path updates for steps after the warm-up; RLlib for the last of it, too.
+            num_steps_sampled_before_learning_starts=settings.warmup + 1,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": settings.replay},
         )
-        config = (
-            config.env_runners(
-                num_env_runners=0,
-                num_envs_per_env_runner=task.environment.accounts,
-                rollout_fragment_length=BARS_PER_ITERATION,
-            )
-            .rl_module(model_config=network | {"head_fcnet_hiddens": []})
-            .reporting(
-                min_time_s_per_iteration=None,
-                min_sample_timesteps_per_iteration=0,
-                min_train_timesteps_per_iteration=0,
-            )
+        .env_runners(
+            num_env_runners=0,
+            num_envs_per_env_runner=task.environment.accounts,
+            rollout_fragment_length=BARS_PER_ITERATION,
         )
-    return config.environment("RatchetCurves-v0").debugging(seed=task.seed).build_algo()
+        .rl_module(rl_module_spec=spec)
+        .reporting(
+            min_time_s_per_iteration=None,
+            min_sample_timesteps_per_iteration=0,
+            min_train_timesteps_per_iteration=0,
+        )
+    )
 
 
 def stock_act(algorithm: Any) -> Act:
@@ -226,41 +261,56 @@ def main() -> None:
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     for name in [arguments.algorithm] if arguments.algorithm else list(SETTINGS):
-        curves: dict[str, list[list[float]]] = {"fast": [], "stock RLlib": []}
+        curves: dict[str, list[list[float]]] = {path: [] for path in PATHS[name]}
         seconds = dict.fromkeys(curves, 0.0)
         for seed in range(arguments.seeds):
-            task = lesson(SETTINGS[name], seed)
-            with quiet():
-                torch.manual_seed(seed)
-                fast, slow = build(task), stock(task)
-                for path, algorithm, act in (
-                    ("fast", fast, lambda seen, fast=fast: decide(fast, seen)),
-                    ("stock RLlib", slow, stock_act(slow)),
-                ):
-                    begun = time.process_time()
-                    made = list(curve(algorithm, act, task, arguments.points))
-                    seconds[path] += time.process_time() - begun
-                    curves[path].append([one for _, one in made])
-                    steps = [at for at, _ in made]
-                    algorithm.stop()
+            for path, made, took in live(lesson(SETTINGS[name], seed), PATHS[name], arguments):
+                curves[path].append([one for _, one in made])
+                seconds[path] += took
+                steps = [at for at, _ in made]
             sys.stderr.write(f"{name}: seed {seed + 1} of {arguments.seeds}\n")
         show(name, steps, curves, seconds)
+
+
+def live(
+    task: Lesson, paths: Sequence[str], arguments: argparse.Namespace
+) -> Iterator[tuple[str, list[tuple[int, float]], float]]:
+    """Train one seed on every path; yield its name, curve and processor seconds."""
+    with quiet():
+        for path in paths:
+            torch.manual_seed(task.seed)
+            fast = build(task)
+            if path == FAST:
+                algorithm, act = fast, partial(decide, fast)
+            else:
+                ours = None if path == OWN else fast.learner.module["default_policy"]
+                algorithm = stock(task, ours)
+                act = stock_act(algorithm)
+            begun = time.process_time()
+            made = list(curve(algorithm, act, task, arguments.points))
+            yield path, made, time.process_time() - begun
+            algorithm.stop()
 
 
 def show(
     name: str, steps: list[int], curves: dict[str, list[list[float]]], seconds: dict[str, float]
 ) -> None:
-    """Print the share of the best policy's earnings by steps."""
-    fast, slow = (np.array(one) for one in curves.values())
+    """Print the share of the best policy's earnings by steps, and how far from the fast path's."""
+    fast, *others = (np.array(one) for one in curves.values())
+    heads = [path for path in curves if path != FAST]
+    columns = "".join(f"   {head:12}   fast - {head:12}" for head in heads)
     sys.stdout.write(f"{name.upper()}, {len(fast)} seeds; 1.00 is the best policy there is\n")
-    sys.stdout.write("environment steps   fast           stock RLlib    difference ± its error\n")
+    sys.stdout.write(f"environment steps   fast        {columns}\n")
     for at, step in enumerate(steps):
-        one, other = fast[:, at], slow[:, at]
-        error = np.sqrt((one.var(ddof=1) + other.var(ddof=1)) / len(one)) if len(one) > 1 else 0.0
-        sys.stdout.write(
-            f"{step:17,}   {one.mean():5.2f} ± {one.std():4.2f}   {other.mean():5.2f} ± "
-            f"{other.std():4.2f}   {one.mean() - other.mean():+5.2f} ± {error:4.2f}\n"
-        )
+        one = fast[:, at]
+        text = f"{step:17,}   {one.mean():5.2f} ± {one.std():4.2f}"
+        for other in (table[:, at] for table in others):
+            both = (one.var(ddof=1) + other.var(ddof=1)) if len(one) > 1 else 0.0
+            text += (
+                f"   {other.mean():5.2f} ± {other.std():4.2f}   "
+                f"{one.mean() - other.mean():+5.2f} ± {np.sqrt(both / len(one)):4.2f}       "
+            )
+        sys.stdout.write(text.rstrip() + "\n")
     took = ", ".join(f"{path} {one:.0f}" for path, one in seconds.items())
     sys.stdout.write(f"processor seconds: {took}\n\n")
     sys.stdout.flush()

@@ -29,8 +29,8 @@ AGENT, SYMBOL = "history", "HISTORY"
 SIZE, WARM_UP = "bench", "warm-up"
 NOW = datetime(2025, 1, 2, tzinfo=UTC)  # after every made-up bar
 BATCH = 8_192  # steps of a rollout: 256 accounts, 32 bars
-FULL: dict[str, Any] = {"trials": 4, "seeds": 3, "folds": 2, "effort": 3.0}  # × BATCH
-QUICK: dict[str, Any] = {"trials": 2, "seeds": 1, "folds": 1, "effort": 2.0}
+FULL: dict[str, Any] = {"trials": 20, "seeds": 3, "folds": 2, "effort": 2.0}  # × BATCH
+QUICK: dict[str, Any] = {"trials": 4, "seeds": 2, "folds": 1, "effort": 2.0}
 LEAST: dict[str, Any] = {"trials": 1, "seeds": 1, "folds": 1, "effort": 1.0}
 PER_HOUR = 3_600.0
 

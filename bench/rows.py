@@ -243,9 +243,9 @@ RETRAINING = Row(
     warm_up=False,
     notes=(
         "The whole of `ratchet retrain` on one made-up market, registry, MLflow and reports "
-        "included, in one process; trainings one after the other. Smaller than asked (20 trials, "
-        "400,000 steps a training), the same on both sides: 4 trials of 24,576 steps; with QUICK 2 "
-        "trials, 1 seed, 1 fold, 16,384 steps. What is not training weighs more in so small a one.",
+        "included, in one process; trainings one after the other. 20 trials, 3 seeds and 2 folds "
+        "on both sides, with QUICK 4, 2 and 1; 16,384 steps a training instead of 400,000: what is "
+        "not training weighs more in so small a one.",
         "RLlib's side differs in the training alone: its own SingleAgentEnvRunner, connectors, "
         "modules and learner. It is scored on the validation rows and exported as Ratchet's is.",
         "Networks (64×64) and epochs (4) are held fixed and no trial is pruned, so that both sides "

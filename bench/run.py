@@ -12,11 +12,13 @@ again by the next run.
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ SAMPLES = 5
 # A row ends after the round in which its budget is spent, so the sum of them bounds a whole run.
 # These are for what hangs: a busy machine should be slow, not fail.
 QUICK_ANSWER_SECONDS, ANSWER_SECONDS = 240.0, 900.0
+QUICK_SECONDS = 285.0  # of all rows of a quick run: whoever works then is ended, and tried again
+LEAST_SECONDS = 15.0  # with less of them left no row begins
 
 Failed = dict[str, str]  # label -> why
 
@@ -42,30 +46,49 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def patience(quick: bool) -> float:
-    """Return the seconds after which a contender counts as hung."""
-    return QUICK_ANSWER_SECONDS if quick else ANSWER_SECONDS
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How long a run may take, and an answer."""
+
+    quick: bool
+    begun: float  # time.monotonic()
+
+    @property
+    def passed(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self.begun
+
+    @property
+    def left(self) -> float:
+        """Return the seconds until everything must have ended."""
+        return QUICK_SECONDS - self.passed if self.quick else math.inf
+
+    @property
+    def patience(self) -> float:
+        """Return the seconds after which a contender counts as hung."""
+        most = QUICK_ANSWER_SECONDS if self.quick else ANSWER_SECONDS
+        return max(0.0, min(most, self.left))
 
 
 @contextlib.contextmanager
-def started(row: Row, quick: bool, venvs: Path, failed: Failed) -> Iterator[list[Process]]:
+def started(row: Row, clock: Clock, venvs: Path, failed: Failed) -> Iterator[list[Process]]:
     """Start the contenders of a row side by side, yield those that got ready; end them all."""
     begun: list[Process] = []
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
     core = max(cores) if row.one_core and hasattr(os, "sched_setaffinity") else None
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as name:
         folder = Path(name)
-        row.write(folder, quick)
+        row.write(folder, clock.quick)
         try:
             for contender in (row.ratchet, *row.peers):
                 with _noting(failed, contender.label):
-                    begun.append(Process(contender, row, folder, quick, venvs))
+                    begun.append(Process(contender, row, folder, clock.quick, venvs))
             ready = []
             for process in begun:
                 if RATCHET in failed:  # nothing to compare with: no need to wait for the others
                     break
                 with _noting(failed, process.label):
-                    process.wait_until_ready(patience(quick), core)
+                    process.wait_until_ready(clock.patience, core)
                     ready.append(process)
                     say(f"  {process.label}: ready")
             yield ready
@@ -83,12 +106,12 @@ def _noting(failed: Failed, label: str) -> Iterator[None]:
         say(f"  failed: {problem}")
 
 
-def measure(row: Row, quick: bool, venvs: Path) -> dict[str, Any]:
+def measure(row: Row, clock: Clock, venvs: Path) -> dict[str, Any]:
     """Return what the JSON holds of one row."""
     failed: Failed = {}
     begun = time.monotonic()
-    with started(row, quick, venvs, failed) as running:
-        taken = take_turns(row, running, quick, failed)
+    with started(row, clock, venvs, failed) as running:
+        taken = take_turns(row, running, clock, failed)
         contenders = {process.label: dict(process.ready) for process in running}
     return {
         "name": row.name,
@@ -109,20 +132,20 @@ def measure(row: Row, quick: bool, venvs: Path) -> dict[str, Any]:
 
 
 def take_turns(
-    row: Row, running: list[Process], quick: bool, failed: Failed
+    row: Row, running: list[Process], clock: Clock, failed: Failed
 ) -> dict[str, list[dict[str, float]]]:
     """Return the samples of every contender, round by round until the row's budget is spent.
 
     One that fails drops out. Without Ratchet there is nothing to compare: the round ends.
     """
-    begun, budget = time.monotonic(), row.quick_budget if quick else row.budget
+    begun, budget = time.monotonic(), row.quick_budget if clock.quick else row.budget
     taken: dict[str, list[dict[str, float]]] = {process.label: [] for process in running}
     for round_ in range(0 if row.warm_up else 1, SAMPLES + 1):
         for process in running:
             if process.label in failed or RATCHET in failed:
                 continue
             with _noting(failed, process.label):
-                sample = process.sample(patience(quick))
+                sample = process.sample(clock.patience)
                 taken[process.label] += [sample] if round_ else []
         spent, kind = time.monotonic() - begun, "" if round_ else " (warm-up)"
         say(f"  round {round_} of {SAMPLES}{kind}, {spent:.0f} s")
@@ -133,9 +156,9 @@ def take_turns(
     return {label: ([] if label in failed else samples) for label, samples in taken.items()}
 
 
-def hold(limit: Limit, quick: bool) -> dict[str, Any]:
+def hold(limit: Limit, clock: Clock) -> dict[str, Any]:
     """Run the command of a limit; return what the JSON holds of it."""
-    arguments = limit.quick_arguments if quick else limit.arguments
+    arguments = limit.quick_arguments if clock.quick else limit.arguments
     failed: Failed = {}
     values: list[float] = []
     beside: float | None = None
@@ -144,7 +167,7 @@ def hold(limit: Limit, quick: bool) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder,
         _noting(failed, RATCHET),
     ):
-        printed = json.loads(output_of((limit.module, *arguments), Path(folder), patience(quick)))
+        printed = json.loads(output_of((limit.module, *arguments), Path(folder), clock.patience))
         values, beside = limit.read(printed)
     return {
         "name": limit.name,
@@ -175,16 +198,21 @@ def chosen(only: str | None) -> list[Row | Limit]:
 def run(rows: list[Row | Limit], quick: bool, again: bool, venvs: Path) -> int:
     """Measure what is missing, write it row by row, print the table; return the exit status."""
     file = results.file_of(PROJECT, quick, datetime.now(UTC))
-    kept, begun = results.load(file, quick), time.monotonic()
+    kept, clock = results.load(file, quick), Clock(quick, time.monotonic())
     problems = []
     for number, row in enumerate(rows, 1):
         before = kept["rows"].get(row.name)
         if before is not None and not before.get("failed") and not again:
             say(f"{number}/{len(rows)} {row.name}: measured already, in {file.name}")
             continue
-        passed = time.monotonic() - begun
-        say(f"{number}/{len(rows)} {row.name}: {row.work} (after {passed:.0f} s)")
-        found = measure(row, quick, venvs) if isinstance(row, Row) else hold(row, quick)
+        if clock.left < LEAST_SECONDS:
+            problems.append(
+                f"{row.name}: not measured, the {QUICK_SECONDS:.0f} s of a quick run are spent on "
+                "this machine; the same command again goes on with it"
+            )
+            continue
+        say(f"{number}/{len(rows)} {row.name}: {row.work} (after {clock.passed:.0f} s)")
+        found = measure(row, clock, venvs) if isinstance(row, Row) else hold(row, clock)
         problems += [
             f"{row.name}: {why}" for why in (*found["failed"].values(), *found.get("unequal", ()))
         ]
@@ -193,7 +221,7 @@ def run(rows: list[Row | Limit], quick: bool, again: bool, venvs: Path) -> int:
     order = [row.name for row in ROWS]
     measured = sorted(kept["rows"].values(), key=lambda row: order.index(row["name"]))
     sys.stdout.write(table.text(measured) + "\n")
-    say(f"took {time.monotonic() - begun:.0f} s; every sample, version and note: {file}")
+    say(f"took {clock.passed:.0f} s; every sample, version and note: {file}")
     for problem in problems:
         say(f"error: {problem}")
     return 1 if problems else 0

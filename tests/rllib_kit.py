@@ -1,17 +1,14 @@
 """RLlib's own learners, with our networks' weights, fed with the episodes that we lived through."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.core.models.base import ENCODER_OUT
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from training.environment import MarketBatch
@@ -28,45 +25,6 @@ def stock_learner(config: AlgorithmConfig, market: MarketBatch, actions: Actions
     )
     learner = config.build_learner(env=None, spaces={DEFAULT_MODULE_ID: spaces})
     return learner
-
-
-class JoinedEncoder(torch.nn.Module):
-    """A critic's layers over observation and action side by side, as ours has them."""
-
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        layers: list[torch.nn.Module] = []
-        for width, outputs in pairwise([inputs, *hidden]):
-            layers += [torch.nn.Linear(width, outputs), torch.nn.Tanh()]
-        self.layers = torch.nn.Sequential(*layers)
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        joined = torch.cat([batch[Columns.OBS], batch[Columns.ACTIONS]], -1)
-        return {ENCODER_OUT: self.layers(joined)}
-
-
-class JoinedCatalog(SACCatalog):  # type: ignore[misc]
-    """RLlib's own but for the critics' encoder, which would encode the action by itself first."""
-
-    def _build_qf_encoder_continuous(self, framework: str) -> JoinedEncoder:
-        inputs = self.observation_space.shape[0] + self.action_space.shape[0]
-        return JoinedEncoder(inputs, self._model_config_dict["fcnet_hiddens"])
-
-
-def linear_layers(*modules: torch.nn.Module) -> list[torch.nn.Linear]:
-    return [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(layer, torch.nn.Linear)
-    ]
-
-
-def copy_weights(network: Perceptron, member: int, layers: Sequence[torch.nn.Linear]) -> None:
-    """Give RLlib's layers the weights of one member of ours."""
-    for weight, bias, layer in zip(network.weights, network.biases, layers, strict=True):
-        layer.weight.data.copy_(weight.data[member].T)
-        layer.bias.data.copy_(bias.data[member, 0])
 
 
 def assert_same_gradients(

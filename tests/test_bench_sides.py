@@ -173,11 +173,12 @@ def test_both_retrainings_train_as_often_and_as_long(
     monkeypatch.setattr(workers, "_here", False)  # put back afterwards
     monkeypatch.setattr(learn, "train", learn.train)
     monkeypatch.setattr(retraining, "connect", lambda home: None)
+    monkeypatch.setattr(retraining.studies, "check", lambda home: None)
     monkeypatch.setattr(retraining.featurize, "run", lambda *_: None)
     monkeypatch.setattr(retraining.retrain, "run", study)
     made = retraining.Retrainings(tmp_path, True, train)
     assert made.once() == "refuse"
-    assert (made.trainings, made.steps) == (4, 4 * 16_384)
+    assert (made.trainings, made.steps) == (7, 7 * 16_384)
     assert {(one.hyperparameters.hidden, one.hyperparameters.learning_rate) for one in seen} == {
         ((64, 64), 0.002)
     }

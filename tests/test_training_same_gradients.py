@@ -19,17 +19,15 @@ from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from rllib_kit import (
-    JoinedCatalog,
     assert_same_gradients,
     batch_of,
-    copy_weights,
     differentiate,
     episodes,
-    linear_layers,
     stock_learner,
 )
 from training_kit import SMALL_PPO, SMALL_SAC, small_batch
 
+from bench.peers.alike import JoinedCatalog, copy_weights, critics_of, linear_layers
 from training.local import quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rollout import Trajectories
@@ -177,14 +175,7 @@ def test_sac_has_the_gradients_of_rllibs_learner() -> None:
         learner = stock_learner(config, market, "continuous")
     stock = learner.module[DEFAULT_MODULE_ID]
     actor = linear_layers(stock.pi_encoder, stock.pi)
-    critics = [
-        linear_layers(stock.qf_encoder, stock.qf),
-        linear_layers(stock.qf_twin_encoder, stock.qf_twin),
-    ]
-    targets = [
-        linear_layers(stock.target_qf_encoder, stock.target_qf),
-        linear_layers(stock.target_qf_twin_encoder, stock.target_qf_twin),
-    ]
+    critics, targets = critics_of(stock)[:2], critics_of(stock)[2:]
     copy_weights(mine.actor, 0, actor)
     for member in range(2):
         copy_weights(mine.critics, member, critics[member])
