@@ -69,12 +69,12 @@ class Process:
             stdin.flush()
         return self._answer(seconds)
 
-    def end(self) -> None:
-        """End it and whatever it started: without more lines it ends by itself."""
+    def end(self, patience: float = 10.0) -> None:
+        """End it and whatever it started: without more lines it ends by itself, within seconds."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        end(self._process)
+        end(self._process, patience)
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -121,7 +121,8 @@ def begun(command: Sequence[str], log: IO[str], **streams: Any) -> "subprocess.P
 
 def end(process: "subprocess.Popen[str]", patience: float = 10.0) -> None:
     """Wait a little, then end it with everything of its group."""
-    for signal_, seconds in ((None, patience), (signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+    asked = min(patience, 10.0)
+    for signal_, seconds in ((None, patience), (signal.SIGTERM, asked), (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             if signal_ is not None:
                 os.killpg(process.pid, signal_)

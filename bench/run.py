@@ -94,7 +94,7 @@ def started(row: Row, clock: Clock, venvs: Path, failed: Failed) -> Iterator[lis
             yield ready
         finally:
             for process in begun:
-                process.end()
+                process.end(10.0 if clock.left > 0.0 else 0.0)
 
 
 @contextlib.contextmanager
