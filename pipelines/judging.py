@@ -15,6 +15,7 @@ from core.calendar import bars_per_year
 from features.dataset import Dataset
 from features.scaler import Scaler
 from pipelines import contest, record
+from pipelines import trials as tried
 from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
 from pipelines.record import Work
 from registry import attempts, models, promotion
@@ -23,6 +24,7 @@ from registry.evidence import Evidence, Stress
 from registry.gate import judge
 from registry.policy import Policy
 from registry.selection import Overfitting, overfitting
+from registry.trials import Trials
 from training import report as reports
 from training import stress
 from training.backtest import BacktestResult
@@ -72,7 +74,8 @@ def conclude(
     results, seeds = _over_holdout(work, trained, chosen, scaler, holdout)
     walk = _over_folds(work, folds, walked)
     choice = _choice(work, searched)
-    evidence = _evidence(work, results, seeds, walk, looks)
+    ever = tried.count(work.home, work.agent, work.now)
+    evidence = _evidence(work, results, seeds, walk, looks, ever)
     evidence = replace(
         evidence,
         overfitting=None if choice is None else choice.overfitting,
@@ -105,7 +108,7 @@ def conclude(
         fold_note=_crash_note(work, walk),
         curves={f"seed {first_seed + n}": one.curve for n, one in enumerate(trained)},
         trials=[(t.number, t.score, t.state == "pruned") for t in searched.trials],
-        facts=record.facts(work, version, card, searched.study),
+        facts=record.facts(work, version, card, searched.study, ever),
     )
     written = record.write(work, version, page, gate)
     work.say("gate", 1.0, gate.summary)
@@ -235,8 +238,8 @@ def _evidence(
     seeds: Sequence[BacktestResult],
     walk: Sequence[Mapping[str, BacktestResult]],
     looks: int,
+    ever: Trials,
 ) -> Evidence:
-    ever = attempts.trials(work.home, work.agent)
     none = np.zeros(0)
     champion = results.get(CHAMPION)
     return Evidence(
@@ -247,6 +250,7 @@ def _evidence(
         trials=ever.count,
         effective_trials=ever.effective,
         trial_sharpe_variance=ever.sharpe_variance,
+        studies=ever.studies,
         looks=looks,
         walk_forward=_joined(walk, CANDIDATE),
         walk_baselines={name: _joined(walk, name) for name in BASELINES if name in results},

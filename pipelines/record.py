@@ -26,6 +26,7 @@ from registry.bundle import save_bundle
 from registry.card import ActionSpace, Card
 from registry.models import Version
 from registry.tracking import Run
+from registry.trials import Trials
 from registry.verdict import GateReport
 from sources.files import write_whole
 from training import report as reports
@@ -170,12 +171,13 @@ def register(work: Work, trained: Trained, scaler: Scaler, card: Card, gate: Gat
         return models.register(work.home, work.agent, folder, gate, tags, work.run)
 
 
-def facts(work: Work, version: Version, card: Card, study: str) -> dict[str, str]:
+def facts(work: Work, version: Version, card: Card, study: str, ever: Trials) -> dict[str, str]:
     """Return the lineage that stands at the end of a report."""
     return {
         "version": f"{version.agent} {version.number}",
         "bundle": version.bundle_sha256,
         "algorithm": f"{card.algorithm}, seed {card.seed}, trial {card.trial} of study {study}",
+        "trials ever run": str(ever),
         "trained and tuned on": f"{work.course.learned.symbol}, {card.train_first} to "
         f"{card.train_last}",
         "dataset": card.dataset_sha256,

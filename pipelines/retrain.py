@@ -10,8 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from core.calendar import bars_per_year
 from core.errors import RegistryError
 from core.home import Home
@@ -20,13 +18,14 @@ from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
 from pipelines import contest, experience, lineage, record
+from pipelines import trials as tried
 from pipelines.chain import require_no_leak
 from pipelines.contest import FIRST_CHAMPION, Champion
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.enrolment import register_baseline
 from pipelines.judging import Retrained, conclude
 from pipelines.record import Work
-from registry import attempts, models, promotion, tracking
+from registry import models, promotion, tracking
 from training import studies
 from training.course import Course
 from training.lesson import Trained
@@ -132,10 +131,23 @@ def _course(
 
 
 def _search(work: Work, trials: int, seed: int) -> Searched:
-    course = work.course
-    plan = Plan(work.agent, course.identity, trials, course.space, work.params.search, seed)
+    course, per_year = work.course, bars_per_year(work.course.learned.interval)
+    ever = tried.count(work.home, work.agent, work.now)
+    plan = Plan(
+        work.agent,
+        course.identity,
+        trials,
+        course.space,
+        work.params.search,
+        seed,
+        course.validation_times,
+        per_year,
+        tried.lost(ever),
+    )
+    counter = tried.counter(work.home, plan, ever, work.now)
 
     def listen(trial: Trial) -> None:
+        counter.hear(trial)
         record.log_trial(work.run, trial)
 
     searched = search(
@@ -145,11 +157,7 @@ def _search(work: Work, trials: int, seed: int) -> Searched:
         listen=listen,
         report=work.report,
     )
-    per_bar = np.sqrt(bars_per_year(course.learned.interval))
-    sharpes = [None if t.score is None else t.score / per_bar for t in searched.trials]
-    attempts.record_trials(
-        work.home, work.agent, searched.study, sharpes, work.now, searched.effective_trials
-    )
+    counter.end(searched.effective_trials)
     return searched
 
 

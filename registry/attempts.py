@@ -4,28 +4,17 @@ Owns three kinds of entries of the promotion ledger. The gate's honesty rests on
 looks that were forgotten would make luck look like skill. Must not know aliases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import numpy as np
 
 from core.home import Home
 from registry import history
 from registry.models import Version
+from registry.trials import Recorded, Trials, Tried, joined
 from registry.verdict import GateReport
 
 TRIALS, LOOK, VERDICT = "trials", "look", "verdict"
-
-
-@dataclass(frozen=True, slots=True)
-class Trials:
-    """What was ever tried for an agent: what the gate counts against it."""
-
-    count: int
-    effective: float  # independent ones; the studies' own numbers, added up
-    sharpe_variance: float | None  # of the per-bar Sharpe ratios; None: fewer than two known
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +38,8 @@ def record_trials(
 ) -> None:
     """Add the trials of one study: per-bar Sharpe ratios, None for a trial that gave none.
 
-    ``run`` names the study; recording it again (a resumed study) replaces its earlier record.
+    ``run`` names the study; recording it again (a study that went on) adds nothing twice: the
+    record with the most trials counts, of equal ones the newest.
     ``effective``: how many independent trials they amount to; None: as many as they are.
     """
     known = [None if s is None else float(s) for s in sharpes]
@@ -57,21 +47,23 @@ def record_trials(
     history.append(home.promotions, now, agent, TRIALS, body)
 
 
-def trials(home: Home, agent: str) -> Trials:
-    """Return how many trials were ever run for an agent, and how their Sharpe ratios spread."""
-    newest: dict[str, Mapping[str, Any]] = {}
+def recorded(home: Home, agent: str) -> dict[str, Recorded]:
+    """Return what the ledger knows of every study of an agent, by name, in order."""
+    found: dict[str, Recorded] = {}
     for entry in history.read(home.promotions, agent):
-        if entry.kind == TRIALS:
-            newest[entry.body["run"]] = entry.body
-    sharpes = [sharpe for study in newest.values() for sharpe in study["sharpes"]]
-    known = [sharpe for sharpe in sharpes if sharpe is not None]
-    spread = float(np.var(known, ddof=1)) if len(known) > 1 else None
-    own = [study.get("effective") for study in newest.values()]
-    effective = [
-        len(study["sharpes"]) if number is None else number
-        for study, number in zip(newest.values(), own, strict=True)
-    ]
-    return Trials(len(sharpes), float(sum(effective)), spread)
+        if entry.kind != TRIALS:
+            continue
+        sharpes, name = tuple(entry.body["sharpes"]), entry.body["run"]
+        if name in found and len(found[name].sharpes) > len(sharpes):
+            continue  # fewer than were there before: no trial is ever taken back
+        effective = entry.body.get("effective")
+        found[name] = Recorded(sharpes, len(sharpes) if effective is None else effective)
+    return found
+
+
+def trials(home: Home, agent: str, known: Sequence[Tried] | None = None) -> Trials:
+    """Return how many trials were ever run for an agent; see ``registry.trials.joined``."""
+    return joined(recorded(home, agent), known)
 
 
 def record_look(

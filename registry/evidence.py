@@ -13,6 +13,7 @@ import numpy as np
 from core.errors import RegistryError
 from registry.selection import Overfitting
 from registry.significance import sharpe_ratio
+from registry.trials import Counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,7 @@ class Evidence:
     walk_forward: np.ndarray | None = None  # (W,) out-of-sample returns of all folds, joined
     bars_per_year: float = 252.0  # for the annualised figures in the sentences
     effective_trials: float | None = None  # independent ones among the trials; None: all are
+    studies: tuple[Counted, ...] = ()  # that the trials belong to; (): nobody said
     overfitting: Overfitting | None = None  # of the study that found the candidate
     stress: Stress | None = None
     market: np.ndarray | None = None  # (T,) of the traded symbol itself

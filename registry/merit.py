@@ -4,7 +4,7 @@ Owns the tests of ``registry.gate`` that compare. Decides by thresholds it is gi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from core.settings import Gate
 from registry.evidence import Evidence, Record
 from registry.significance import STILL, deflated_sharpe, expected_maximum_sharpe, share_better
 from registry.superiority import superior_p_values
+from registry.trials import Counted
 from registry.verdict import CHOICE, EQUITY, Reason
+
+NAMED_STUDIES = 3  # in a sentence; the report names them all
 
 
 def reasons(evidence: Evidence, settings: Gate) -> list[Reason]:
@@ -122,6 +125,7 @@ def _deflated(evidence: Evidence, record: Record, settings: Gate) -> Reason:
     luck = expected_maximum_sharpe(counted, chance if observed is None else min(observed, chance))
     value = deflated_sharpe(record.candidate, luck)
     worth = "" if independent == evidence.trials else f" (worth {independent} independent ones)"
+    came = _origin(evidence.studies)
     looks = f" and {evidence.looks} earlier looks at these bars" if evidence.looks else ""
     return Reason(
         "deflated",
@@ -130,7 +134,18 @@ def _deflated(evidence: Evidence, record: Record, settings: Gate) -> Reason:
         settings.confidence,
         value >= settings.confidence,
         f"deflated Sharpe ratio {value:.3f} over {record.told}, needs {settings.confidence:.2f}; "
-        f"after {evidence.trials} trials{worth}{looks} luck alone reaches "
+        f"after {evidence.trials} trials{worth}{came}{looks} luck alone reaches "
         f"Sharpe {luck * math.sqrt(evidence.bars_per_year):.2f}",
         CHOICE,
     )
+
+
+def _origin(studies: Sequence[Counted]) -> str:
+    """Say which studies the trials are of; of many the newest, the report has them all."""
+    if not studies:
+        return ""
+    named = ", ".join(str(study) for study in studies[-NAMED_STUDIES:])
+    if len(studies) == 1:
+        return f" of study {named}"
+    newest = "the newest " if len(studies) > NAMED_STUDIES else ""
+    return f" of {len(studies)} studies, {newest}{named},"

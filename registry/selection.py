@@ -67,7 +67,12 @@ def overfitting(returns: np.ndarray, splits: Sequence[Split]) -> Overfitting:
 
 
 def effective_trials(returns: np.ndarray) -> float:
-    """Return how many independent trials the trials of ``returns`` (N, T) amount to, 1 … N.
+    """Return how many independent trials the trials of ``returns`` (N, T) amount to, 1 … N."""
+    return independent(correlation(returns))
+
+
+def independent(alike: np.ndarray) -> float:
+    """Return how many independent trials those of a correlation matrix (N, N) amount to, 1 … N.
 
     Trials are joined, the most alike first, while two clusters correlate by more than SAME_IDEA
     on average. A cluster of m trials with mean correlation ρ counts ρ + (1 - ρ) m: Bailey and
@@ -75,29 +80,33 @@ def effective_trials(returns: np.ndarray) -> float:
     theirs; by cluster, two families of equal trials count two, whatever their sizes. A trial that
     never moves counts 1, like any unlike the others.
     """
-    correlation = _correlation(returns)
-    clusters = _clusters(correlation)
     count = 0.0
-    for members in clusters:
+    for members in _clusters(alike):
         size = len(members)
         if size == 1:
             count += 1.0
             continue
-        block = correlation[np.ix_(members, members)]
+        block = alike[np.ix_(members, members)]
         shared = (block.sum() - size) / (size * (size - 1))
         count += shared + (1.0 - shared) * size
     return float(count)
 
 
-def _correlation(returns: np.ndarray) -> np.ndarray:
+def correlation(returns: np.ndarray) -> np.ndarray:
     """Return the (N, N) correlation; 0 with a series that does not move."""
+    unit = standardised(returns)
+    found = np.clip(unit @ unit.T, -1.0, 1.0)
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found)
+
+
+def standardised(returns: np.ndarray) -> np.ndarray:
+    """Return (N, T) with mean 0 and length 1 by row; 0 where a series does not move."""
     centred = returns - returns.mean(axis=1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=1))
     moves = length > STILL
     unit = np.where(moves[:, None], centred / np.where(moves, length, 1.0)[:, None], 0.0)
-    correlation = np.clip(unit @ unit.T, -1.0, 1.0)
-    np.fill_diagonal(correlation, 1.0)
-    return np.asarray(correlation)
+    return np.asarray(unit)
 
 
 def _clusters(correlation: np.ndarray) -> list[list[int]]:

@@ -15,6 +15,7 @@ from core.home import Home
 from core.settings import Params, Search, parse_params
 from training.space import space_for
 from training.study import Plan, Searched, Trial, search
+from training.tried import studies_of
 
 SETTINGS = Search(generation=3, reports=4, prune_below_quantile=0.5)
 
@@ -25,6 +26,11 @@ def params() -> Params:
 
 def plan(trials: int = 8, identity: str = "a" * 64, seed: int = 1) -> Plan:
     return Plan("demo", identity, trials, space_for(params(), "demo"), SETTINGS, seed)
+
+
+def trials_told(home: Home, agent: str) -> int:
+    """Return how many trials the study database has of all studies of an agent."""
+    return sum(len(study.sharpes) for study in studies_of(home, agent))
 
 
 def height(values: Mapping[str, Any]) -> float:

@@ -16,6 +16,7 @@ import pytest
 import ray
 from registry_kit import home_with_mlflow
 from retrain_kit import BARS, settings
+from study_kit import trials_told
 
 from core.errors import DataError, RegistryError
 from core.home import PROJECT, Home
@@ -24,7 +25,6 @@ from pipelines.featurize import validated_bars, validated_path
 from registry import models, promotion
 from sources.files import parquet_bytes, write_whole
 from sources.planted import planted_bars
-from training.study import trials_ever
 
 NOW = datetime(2024, 3, 2, 21, tzinfo=UTC)
 LATER_BARS = 40
@@ -65,7 +65,7 @@ def same(found: reproduce.Reproduced) -> dict[str, bool]:
 
 
 def test_another_process_elsewhere_rebuilds_the_same_weights(world: World, tmp_path: Path) -> None:
-    before = len(trials_ever(world.home, "planted"))
+    before = trials_told(world.home, "planted")
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "reproduce", "planted", str(world.anew)],
         cwd=tmp_path,
@@ -83,7 +83,7 @@ def test_another_process_elsewhere_rebuilds_the_same_weights(world: World, tmp_p
     assert f"planted version {world.anew}: reproduced" in done.stdout
     registered = models.version(world.home, "planted", world.anew).tags["weights_sha256"]
     assert f"weights  same       {registered}" in done.stdout
-    assert len(trials_ever(world.home, "planted")) == before  # they looked for nothing
+    assert trials_told(world.home, "planted") == before  # they looked for nothing
 
 
 def test_a_warm_start_is_rebuilt_from_where_it_went_on(world: World) -> None:

@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 import ray
 from retrain_kit import FOLDS, SEEDS, TRIALS, home_with_data, settings
+from study_kit import trials_told
 
 from core.errors import ConfigError, DataError, FutureLeak
 from core.home import Home
 from core.progress import Progress
 from core.settings import Params
-from pipelines import compare, featurize, retrain
+from pipelines import compare, contest, featurize, retrain
 from pipelines.dataset import load_dataset, load_training_dataset
 from pipelines.retrain import Retrained
 from registry import attempts, models, promotion
 from registry.bundle import Bundle, load_bundle
 from registry.connection import connect
 from training.course import Course, median_seed
+from training.learn import returns_of
 from training.lesson import Trained
 from training.splits import divide, walk_forward
-from training.study import trials_ever
 
 NOW = datetime(2024, 3, 2, 21, tzinfo=UTC)
 
@@ -72,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_an_interrupted_retraining_takes_up_its_study(world: World) -> None:
     # Two trials were told before the interruption: had the study begun anew there would be five.
     assert world.first.trials == TRIALS
-    assert len(trials_ever(world.home, "planted")) == 2 * TRIALS  # both retrainings
+    assert trials_told(world.home, "planted") == 2 * TRIALS  # both retrainings
 
 
 def test_the_first_champion_is_buy_and_hold(world: World) -> None:
@@ -110,6 +111,12 @@ def test_a_later_retraining_counts_earlier_trials_and_the_earlier_look(world: Wo
     assert second is not None
     assert (first.report.trials, first.report.looks) == (TRIALS, 0)
     assert (second.report.trials, second.report.looks) == (2 * TRIALS, 1)
+    assert [(study.trials, study.lost) for study in world.second.evidence.studies] == [
+        (TRIALS, 0), (TRIALS, 0),
+    ]  # fmt: skip
+    page = world.second.reports["report"].read_text(encoding="utf-8")
+    assert f"<td>trials ever run</td><td class=text>{2 * TRIALS}, worth " in page
+    assert all(study.study in page for study in world.second.evidence.studies)
 
 
 def test_the_card_says_where_the_policy_comes_from(world: World) -> None:
@@ -190,6 +197,18 @@ def course(world: World) -> Course:
     return Course("planted", world.params, learned, timeline, rules, 1.0)
 
 
+def test_the_times_of_a_trial_are_those_of_the_bars_it_was_scored_by(world: World) -> None:
+    made = course(world)
+    lesson = made.lesson(made.space.usual, seed=0)
+    held = np.expm1(returns_of(lesson, lambda seen: np.full(len(seen), 2)))  # buy, and keep
+    market = dict(zip(made.learned.market.time.astype("datetime64[s]").astype(int),
+                      contest.market_returns(made.learned.market), strict=True))  # fmt: skip
+    same_days = [market[time] for time in made.validation_times[: len(held)]]
+    shifted = [market[time] for time in made.validation_times[1 : len(held) + 1]]
+    assert np.corrcoef(held, same_days)[0, 1] > 0.8  # but for the bars that open a stretch
+    assert abs(np.corrcoef(held, shifted)[0, 1]) < 0.5
+
+
 def test_no_lesson_holds_a_bar_after_its_validation_window(world: World) -> None:
     made = course(world)
     values = made.space.usual
@@ -232,13 +251,13 @@ def test_a_feature_that_knows_the_future_ends_a_retraining_before_its_study(worl
     features = {"indicators": indicators, "include_vix": False, "anchor_years": 1}
     params = settings(features=features)
     featurize.run(world.home, params, "PLANTED")
-    before = len(trials_ever(world.home, "planted"))
+    before = trials_told(world.home, "planted")
     try:
         with pytest.raises(FutureLeak, match="features of planted: own_features:tomorrow know"):
             again(world.home, params, NOW + timedelta(days=9))
     finally:
         featurize.run(world.home, world.params, "PLANTED")
-    assert len(trials_ever(world.home, "planted")) == before
+    assert trials_told(world.home, "planted") == before
 
 
 def test_versions_stand_side_by_side_on_bars_that_none_was_trained_on(world: World) -> None:

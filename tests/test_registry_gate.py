@@ -22,6 +22,7 @@ from registry.significance import (
     share_better,
     sharpe_ratio,
 )
+from registry.trials import Counted
 from registry.verdict import GateReport, Reason
 
 
@@ -198,6 +199,20 @@ def test_alike_trials_count_as_what_they_are_worth() -> None:
     two = judge(replace(evidence, trials=2), QUICK)
     assert reason(alike, "deflated").value == reason(two, "deflated").value
     assert "after 400 trials (worth 2 independent ones)" in reason(alike, "deflated").sentence
+
+
+def test_a_verdict_names_the_studies_whose_trials_it_counts() -> None:
+    one = Counted("demo/a/1", 9)
+    several = (one, Counted("demo/b/1", 4, 4), Counted("demo/c/1", 2), Counted("demo/d/1", 3))
+
+    def said(*studies: Counted) -> str:
+        return reason(judge(replace(strong(), studies=studies), QUICK), "deflated").sentence
+
+    assert "after 9 trials of study demo/a/1 (9) luck" in said(one)
+    assert (
+        "after 9 trials of 4 studies, the newest demo/b/1 (4, 4 of them gone from the study "
+        "database), demo/c/1 (2), demo/d/1 (3), luck"
+    ) in said(*several)
 
 
 def test_the_hardest_baseline_decides_hansens_test() -> None:

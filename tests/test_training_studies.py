@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from flows_kit import free_port_address
-from study_kit import params, plan
+from study_kit import params, plan, trials_told
 
 from core.errors import ConfigError, CorruptFile, ServiceUnavailable, StorageError
 from core.home import Home
 from pipelines import retrain
 from training.studies import VARIABLE
-from training.study import close_study, open_study, trials_ever
+from training.study import close_study, open_study
 
 NOWHERE = free_port_address().removeprefix("http://")
 
@@ -41,7 +41,7 @@ def test_a_url_that_cannot_be_is_a_matter_of_configuration(
 ) -> None:
     monkeypatch.setenv(VARIABLE, url)
     with pytest.raises(ConfigError, match=words):
-        trials_ever(home, "demo")
+        trials_told(home, "demo")
 
 
 def test_studies_that_may_only_be_read_are_refused_and_stay(

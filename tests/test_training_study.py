@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import ray
 import study_kit
-from study_kit import SETTINGS, climb, height, params, plan
+from study_kit import SETTINGS, climb, height, params, plan, trials_told
 
 from core.errors import ConfigError, TrainingError
 from core.home import PROJECT, Home
@@ -27,7 +27,6 @@ from training.study import (
     open_study,
     propose,
     search,
-    trials_ever,
 )
 from training.workers import require_trained, train_all
 
@@ -156,8 +155,8 @@ def test_every_trial_ever_run_is_counted_over_all_studies_of_an_agent(home: Home
     second = search(counted, plan(trials=2, identity="d" * 64), teach, train=climb)
     assert second.study != first.study
     assert told(second) == told(first)
-    assert len(trials_ever(counted, "demo")) == 4
-    assert trials_ever(counted, "dem") == []
+    assert trials_told(counted, "demo") == 4
+    assert trials_told(counted, "dem") == 0
 
 
 def test_a_study_left_open_is_taken_up_and_another_plan_is_not_mixed_in(home: Home) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from core.rules import Rules
 from core.settings import Params
 from features.dataset import Dataset
@@ -59,6 +61,16 @@ class Course:
             inputs.append(lived.sha256)
         told = json.dumps(inputs, sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def validation_times(self) -> tuple[int, ...]:
+        """Times of the bars whose returns a trial is scored by, seconds since 1970.
+
+        The first validation bar is a decision's; what it brought is the next bar's return.
+        """
+        rows, first = self.timeline.validation, self.learned.first_row
+        time = self.learned.market.time[max(rows.start, first) + 1 : rows.stop]
+        return tuple(time.astype("datetime64[s]").astype(np.int64).tolist())
 
     def _lived(self, train: Window) -> Transitions | None:
         """Return what was lived through inside a training window, for who may learn from it."""

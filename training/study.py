@@ -32,6 +32,7 @@ from training.studies import answering, library, storage
 from training.workers import Outcome, Train, learn, train_all
 
 LEAST_TO_PRUNE = 3  # trials that must have reached a report before it prunes
+BARS = "bars"  # attribute of a study: times of its returns, and how many there are a year
 FIRST_PRUNED_REPORT = 1  # counted from 0: the first report is too early to judge
 
 
@@ -88,6 +89,9 @@ class Plan:
     space: Space
     settings: Search
     seed: int
+    times: tuple[int, ...] = ()  # of the bar of each validation return, seconds since 1970
+    bars_per_year: float = 252.0
+    lost: frozenset[str] = frozenset()  # studies that were, and are gone: no name is used twice
 
 
 Listen = Callable[[Trial], None]
@@ -174,19 +178,25 @@ def floors_of(history: Sequence[Trial], settings: Search) -> tuple[float, ...]:
 
 
 def open_study(home: Home, plan: Plan) -> Any:
-    """Return the unfinished study of this plan, or a new one."""
+    """Return the unfinished study of this plan, or a new one.
+
+    It carries the bars of its trials' returns, by which they are compared with other studies'.
+    """
     prefix = f"{plan.agent}/{plan.identity[:12]}/"
     with answering(home):
         kept = storage(home)
-        for number in range(1, 1_000_000):
+        for name in (f"{prefix}{number}" for number in range(1, 1_000_000)):
+            if name in plan.lost:
+                continue
             study = library().create_study(
-                study_name=f"{prefix}{number}",
-                storage=kept,
-                direction="maximize",
-                load_if_exists=True,
+                study_name=name, storage=kept, direction="maximize", load_if_exists=True
             )
-            if not study.user_attrs.get("closed", False):
-                return study
+            if study.user_attrs.get("closed", False):
+                continue
+            if BARS not in study.user_attrs:
+                bars = {"times": list(plan.times), "per_year": plan.bars_per_year}
+                study.set_user_attr(BARS, bars)
+            return study
     raise StorageError(f"{home.studies}: more studies named {prefix} than can be")
 
 
@@ -195,19 +205,6 @@ def close_study(home: Home, name: str) -> None:
     with answering(home):
         study = library().load_study(study_name=name, storage=storage(home))
         study.set_user_attr("closed", True)
-
-
-def trials_ever(home: Home, agent: str) -> list[float | None]:
-    """Return the score of every trial ever run for ``agent``; None where one failed."""
-    with answering(home):
-        kept = storage(home)
-        names = library().get_all_study_names(storage=kept)
-        studies = [
-            library().load_study(study_name=name, storage=kept)
-            for name in names
-            if name.startswith(f"{agent}/")
-        ]
-        return [trial.score for study in studies for trial in trials_of(study)]
 
 
 def trials_of(study: Any) -> list[Trial]:
