@@ -75,6 +75,11 @@ class Home:
         return self.root / "studies.db"
 
     @property
+    def checkpoints(self) -> Path:
+        """Trainings that are under way, by the hash of their lesson; gone when they end."""
+        return self.root / "checkpoints"
+
+    @property
     def mlflow(self) -> Path:
         return self.root / "mlflow"
 

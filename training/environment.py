@@ -4,7 +4,7 @@ Owns episodes: where they begin, when they end, what a step returns. The books a
 the observation is the features' and the reward is ``training/rewards.py``'s. Knows no learner.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,34 @@ class MarketBatch:
             verdict=submission.verdict,
             fills=settlement.fills,
         )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return books, rows and random numbers: what ``set_state`` needs to go on."""
+        state = self.state
+        return {
+            "clock": state.clock,
+            "account": state.account,
+            "position": state.position,
+            "past_peaks": state.past_peaks,
+            "row": self.row,
+            "age": self._age,
+            "mean": self._moments.mean,
+            "mean_square": self._moments.mean_square,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def set_state(self, kept: Mapping[str, Any]) -> None:
+        """Go on from ``get_state()`` of a batch made of the same arguments."""
+
+        def here(name: str) -> Array:
+            return self.xp.asarray(kept[name], device=self.device)
+
+        books = (here(name) for name in ("account", "position", "past_peaks"))
+        self.state = State(kept["clock"], *books)
+        self.row, self._age = here("row"), here("age")
+        self._moments.mean, self._moments.mean_square = here("mean"), here("mean_square")
+        self._rng.bit_generator.state = kept["rng"]
+        self._bar = self._market.at(self.row)
 
     def observation(self, row: Array, account: Array) -> Array:
         """Return what accounts with features ``account`` (m, a) see at ``row`` (m,)."""

@@ -9,30 +9,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    LEARNER_RESULTS,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-)
 
 from core.calendar import bars_per_year
 from core.metrics import sharpe
 from core.settings import Ppo
 from features.account import ACCOUNT_COLUMNS
 from features.observation import observation_columns
+from training.checkpoint import EVERY_SECONDS, Keeper, Progress
 from training.environment import MarketBatch, play
 from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
 from training.lesson import Lesson, Metrics, Report, Trained, ignore
 from training.local import LocalAlgorithm, quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
-from training.rollout import REWARD_PER_BAR
 from training.sac import MarketSac, sac_config
 from training.spaces import target_weight
 
@@ -41,25 +36,36 @@ __all__ = ["Lesson", "Metrics", "Report", "Trained", "ignore", "train"]
 VALIDATION_STRETCHES = 8
 LEAST_VALIDATION_BARS = 21
 
-FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "gradient_norm", "alpha")
 
-
-def train(lesson: Lesson, report: Report = ignore) -> Trained:
+def train(
+    lesson: Lesson,
+    report: Report = ignore,
+    checkpoints: Path | None = None,
+    every_seconds: float = EVERY_SECONDS,
+) -> Trained:
     """Learn ``lesson``; ``report(steps, metrics)`` is called ``lesson.reports`` times.
 
     Whatever ``report`` raises (a pruned trial) ends the training and comes through. The same
-    lesson gives the same weights bit for bit on a CPU, in any process.
+    lesson gives the same weights bit for bit on a CPU, in any process; also where one of them was
+    killed and another goes on from what it left in ``checkpoints``. What was reported before is
+    then reported again.
     """
     started = time.perf_counter()
+    keeper = Keeper(lesson, checkpoints, every_seconds)
     with quiet(), _seeded(lesson.seed):
         algorithm = build(lesson)
         try:
-            curve = tuple(_run(algorithm, lesson, report, started))
+            progress = _run(algorithm, lesson, report, keeper, started)
             weights = weights_of(algorithm)
             exported = export_policy(algorithm, lesson)
             returns = validation_returns(algorithm, lesson)
+            keeper.end()
+        except Exception:  # pruned or broken: nobody goes on with it; killed, it is none
+            keeper.end()
+            raise
         finally:
             algorithm.stop()
+    curve = tuple(progress.curve)
     return Trained(
         policy_onnx=exported,
         weights=pack(weights),
@@ -67,7 +73,7 @@ def train(lesson: Lesson, report: Report = ignore) -> Trained:
         curve=curve,
         validation_score=curve[-1]["validation_score"],
         steps=int(curve[-1]["steps"]),
-        seconds=time.perf_counter() - started,
+        seconds=progress.seconds + time.perf_counter() - started,
         validation_returns=tuple(np.expm1(returns).tolist()),
     )
 
@@ -106,36 +112,29 @@ def build(lesson: Lesson) -> LocalAlgorithm:
 
 
 def _run(
-    algorithm: LocalAlgorithm, lesson: Lesson, report: Report, started: float
-) -> Iterator[Metrics]:
-    steps = 0
-    for point in range(1, lesson.reports + 1):
+    algorithm: LocalAlgorithm, lesson: Lesson, report: Report, keeper: Keeper, started: float
+) -> Progress:
+    progress = keeper.take_up(algorithm)
+    for metrics in progress.curve:
+        report(int(metrics["steps"]), metrics)
+    for point in range(len(progress.curve) + 1, lesson.reports + 1):
         goal = lesson.steps * point / lesson.reports
-        results: list[dict[str, Any]] = []
-        while steps < goal:
-            results.append(algorithm.train())
-            steps = int(results[-1][NUM_ENV_STEPS_SAMPLED_LIFETIME])
-        elapsed = time.perf_counter() - started
+        while algorithm.env_runner.steps < goal:
+            progress.add(algorithm.train())
+            keeper.keep(algorithm, progress)
+        steps = algorithm.env_runner.steps
+        elapsed = progress.seconds + time.perf_counter() - started
         metrics = {
             "steps": float(steps),
             "validation_score": validation_score(algorithm, lesson),
             "steps_per_second": steps / elapsed,
             "seconds_left": elapsed / steps * max(lesson.steps - steps, 0),
-            **_figures(results),
+            **({"reward": float(np.mean(progress.rewards))} if progress.rewards else {}),
+            **progress.figures,
         }
-        yield metrics
+        progress.reported(metrics)
         report(steps, metrics)
-
-
-def _figures(results: list[dict[str, Any]]) -> Metrics:
-    """Return the mean reward per bar, and the newest losses, out of RLlib's results."""
-    rewards = [result[ENV_RUNNER_RESULTS][REWARD_PER_BAR] for result in results]
-    figures = {"reward": float(np.mean(rewards))} if rewards else {}
-    for result in results:
-        for name, value in result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}).items():
-            if name in FIGURES:
-                figures[name] = float(value)
-    return figures
+    return progress
 
 
 def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:

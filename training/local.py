@@ -7,7 +7,7 @@ algorithms are in ``training/ppo.py`` and ``training/sac.py``.
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -94,8 +94,15 @@ class LocalAlgorithm(Algorithm):  # type: ignore[misc]
         """The one learner of this process."""
         return self.learner_group._learner
 
+    def memory(self) -> dict[str, Any]:
+        """Return what an algorithm keeps beside learner and runner: here nothing."""
+        return {}
+
+    def set_memory(self, state: Mapping[str, Any]) -> None:
+        """Take back ``memory()``."""
+
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """Return the learner: the runner steps its module, and accounts are not kept."""
+        """Return the learner: RLlib's checkpoint is a policy, ours a training (checkpoint.py)."""
         return [(COMPONENT_LEARNER_GROUP, self.learner_group)]
 
     def _setup_logdir(self) -> None:

@@ -4,7 +4,7 @@ RLlib owns configuration, learner life cycle, optimizer, checkpoints and metrics
 network, the loss in closed form and the minibatch loop. Schulman et al. (2017).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,14 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
+    def chance(self) -> dict[str, Any]:
+        """Return the state of what is drawn at random here."""
+        return {"shuffle": self._shuffle.bit_generator.state}
+
+    def set_chance(self, state: Mapping[str, Any]) -> None:
+        """Draw on from ``chance()``."""
+        self._shuffle.bit_generator.state = state["shuffle"]
+
     def _minibatches(self, count: int) -> Iterator[Tensor]:
         size = self.config.minibatch_size
         for _ in range(self.config.num_epochs):
@@ -233,10 +241,9 @@ class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
             self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             batch = self._ready(trajectories)
-            sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(batch)),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_runner.steps},
             )
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
 

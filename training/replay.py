@@ -4,7 +4,7 @@ An observation is a row of the shared feature table and the account's own few nu
 what is kept: a fifth of the memory, and every sample is one gather. Knows no loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from training.transitions import Transitions
 
 Observe = Callable[[Array, Array], Array]
 # rows (m,), account features (m, a) -> observations float32 (m, D)
+
+COLUMNS = ("row", "account", "next_account", "action", "reward", "alive")
 
 
 class Replay:
@@ -73,6 +75,17 @@ class Replay:
         self._reward[where] = self._here(reward[newest])
         self._alive[where] = self._here(lived.alive[newest].astype(np.float32))
         self._newest, self.size = count % self._capacity, count
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what is remembered, without the room that is still free."""
+        columns = {name: getattr(self, f"_{name}")[: self.size] for name in COLUMNS}
+        return columns | {"newest": self._newest, "size": self.size}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Remember what ``get_state()`` of a replay of the same capacity gave."""
+        self._newest, self.size = state["newest"], state["size"]
+        for name in COLUMNS:
+            getattr(self, f"_{name}")[: self.size] = self._here(state[name])
 
     def _here(self, numbers: np.ndarray) -> Array:
         return self._xp.asarray(numbers, device=self._device)

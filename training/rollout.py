@@ -62,6 +62,7 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         xp, device = market.xp, market.device
         self._returns = xp.zeros(market.n, dtype=xp.float64, device=device)
         self._lengths = xp.zeros(market.n, dtype=xp.int64, device=device)
+        self.steps = 0  # of all accounts, those before a resumption included
 
     def sample(self, *, bars: int | None = None, **_: Any) -> Trajectories:
         """Step every account ``bars`` times, exploring, and return what happened."""
@@ -91,6 +92,7 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
                 last.append(step.last_observation[step.truncated])
             self._observation = step.observation
             self._count(step.reward, step.terminated | step.truncated)
+        self.steps += bars * n
         self._log_env_steps(self._metrics_num_env_steps_sampled, bars * n)
         self.metrics.log_value(REWARD_PER_BAR, float(reward.mean()), window=1)
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, bars * n, reduce="sum")
@@ -140,11 +142,25 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         """RLlib asks; a batch of arrays in this process has nothing to lose."""
 
     def get_state(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Return nothing: the weights are the learner's, the accounts are not checkpointed."""
-        return {}
+        """Return where every account stands, and the noise to come; weights are the learner's."""
+        return {
+            "market": self.env.get_state(),
+            "observation": self._observation,
+            "returns": self._returns,
+            "lengths": self._lengths,
+            "noise": self._noise.get_state(),
+            "steps": self.steps,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take nothing; see ``get_state``."""
+        """Go on from ``get_state()``."""
+        xp, device = self.env.xp, self.env.device
+        self.env.set_state(state["market"])
+        self._observation = xp.asarray(state["observation"], device=device)
+        self._returns = xp.asarray(state["returns"], device=device)
+        self._lengths = xp.asarray(state["lengths"], device=device)
+        self._noise.set_state(torch.as_tensor(state["noise"]))
+        self.steps = state["steps"]
 
 
 def advantages(

@@ -6,6 +6,7 @@ networks, the gradients and the update loop. Haarnoja et al. (2018), continuous 
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,14 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         super().build()
         self._targets = flatten(self.module[DEFAULT_MODULE_ID].targets.parameters())
 
+    def chance(self) -> dict[str, Any]:
+        """Return the state of what is drawn at random here."""
+        return {"noise": self._noise.get_state()}
+
+    def set_chance(self, state: Mapping[str, Any]) -> None:
+        """Draw on from ``chance()``."""
+        self._noise.set_state(torch.as_tensor(state["noise"]))
+
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Make one update per ``train_batch_size`` rows of a ready ``MultiAgentBatch``."""
         self._weights_seq_no += 1
@@ -274,6 +283,20 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
         action = (lived.weight / REACH).astype(np.float32)[:, None]
         self._replay.begin(lived, action, reward)
 
+    def memory(self) -> dict[str, Any]:
+        """Return the replay, and how far its use has come."""
+        return {
+            "replay": self._replay.get_state(),
+            "draw": self._draw.bit_generator.state,
+            "owed": self._owed,
+        }
+
+    def set_memory(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``memory()``."""
+        self._replay.set_state(state["replay"])
+        self._draw.bit_generator.state = state["draw"]
+        self._owed = state["owed"]
+
     def training_step(self) -> None:
         """Roll out a few bars, then make the updates they have earned; called by ``train()``."""
         config = self.config
@@ -281,7 +304,7 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
             trajectories = self.env_runner.sample()
             self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
             self._replay.add(trajectories)
-        sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+        sampled = self.env_runner.steps
         if sampled <= config.num_steps_sampled_before_learning_starts:
             return
         self._owed += len(trajectories) / config.training_intensity

@@ -29,7 +29,7 @@ from registry.selection import effective_trials
 from training.lesson import Lesson, Metrics
 from training.space import Space
 from training.studies import answering, library, storage
-from training.workers import Outcome, Train, learn, train_all
+from training.workers import Outcome, Train, train_all
 
 LEAST_TO_PRUNE = 3  # trials that must have reached a report before it prunes
 BARS = "bars"  # attribute of a study: times of its returns, and how many there are a year
@@ -108,7 +108,7 @@ def search(
     *,
     listen: Listen = hear_nothing,
     report: Report = silent,
-    train: Train = learn,
+    train: Train | None = None,
 ) -> Searched:
     """Run or resume the study of ``plan``; ``teach`` turns hyperparameters into a lesson.
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,11 +59,13 @@ def ignore(index: int, outcome: Outcome) -> None:
     """Listen to nothing."""
 
 
-def learn(lesson: Lesson, report: Callable[[int, Metrics], None]) -> Trained:
+def learn(
+    lesson: Lesson, report: Callable[[int, Metrics], None], checkpoints: Path | None = None
+) -> Trained:
     """Train a lesson; torch and RLlib are imported in the worker, and nowhere else."""
     from training.learn import train
 
-    return train(lesson, report)
+    return train(lesson, report, checkpoints)
 
 
 class _BelowFloor(Exception):
@@ -74,14 +77,16 @@ def train_all(
     lessons: Sequence[Lesson],
     floors: Sequence[float] = (),
     done: Done = ignore,
-    train: Train = learn,
+    train: Train | None = None,
 ) -> list[Outcome]:
     """Train all ``lessons`` in parallel and return their outcomes, in order.
 
     ``floors``: one per report; a training whose best validation score so far is below the floor
     ends there and counts as pruned. ``done`` is told each outcome as it comes. Whatever a lesson
-    is wrong about for every trial alike (an unknown reward …) is raised.
+    is wrong about for every trial alike (an unknown reward …) is raised. ``train``: what stands in
+    for ``learn``, which keeps checkpoints in ``home``.
     """
+    train = train or partial(learn, checkpoints=home.checkpoints)
     if _here:
         return _train_here(lessons, floors, done, train)
     import ray
