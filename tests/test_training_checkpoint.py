@@ -20,7 +20,8 @@ from training.learn import train
 from training.lesson import Lesson
 from training.local import LocalAlgorithm
 
-LONGER_SAC = SMALL_SAC.model_copy(update={"updates": 64, "replay": 1_000})  # 9 iterations of 256
+# Nine iterations of 256 steps, each with five updates and a third.
+LONGER_SAC = SMALL_SAC.model_copy(update={"updates": 40, "steps_per_update": 48, "replay": 1_000})
 ALGORITHMS = [(SMALL_PPO, "discrete"), (SMALL_PPO, "continuous"), (LONGER_SAC, "continuous")]
 
 KILLED_AFTER = 5  # iterations, of eight or nine
@@ -52,7 +53,8 @@ class Stop(Exception):
 
 
 def lesson_of(settings: Ppo | Sac, actions: str) -> Lesson:
-    return small_lesson(hyperparameters=settings, actions=actions)
+    """Return a lesson whose reward remembers what came before."""
+    return small_lesson(hyperparameters=settings, actions=actions, reward="sharpe")
 
 
 @pytest.fixture(scope="module")
