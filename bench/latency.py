@@ -11,7 +11,7 @@ this one's order is told and nothing is being asked any more: between real minut
 that this does not take hours, the fake tells executions of TOLD_BARS minutes, not of a day.
 
 An order waits for the disk once: its intent must be durable. What the same disk takes for a bare
-write of as many bytes is measured in turn with the orders, before each; a ``--folder`` in memory
+write of two pages is measured in turn with the orders, before each; a ``--folder`` in memory
 shows what is Ratchet's own, and proves nothing about a crash of the machine.
 
 Also printed: how long the worker needs between two bars to seat another version whose bundle is
@@ -56,7 +56,7 @@ PLACE_ORDER = "3\0"
 SWAPS = 200
 PAUSE_SECONDS = 0.01
 TOLD_BARS = 30
-PROBE = b"\0" * 8192  # about what a bar with its intent adds to the ledger
+PROBE = b"\0" * 8192  # two pages of a ledger; a bar with its intent touches more
 LIMITS = {"stop_loss": None, "take_profit": None, "reduce_drawdown": None, "halt_drawdown": None}
 
 
