@@ -164,7 +164,7 @@ def whatwas(home: Home, options: argparse.Namespace) -> int:
     if options.json:
         _print_json(dataclasses.asdict(tenure))
     else:
-        print(tenure)
+        print(tenure, tenure.evidence, sep="\n")
     return 0
 
 

@@ -71,6 +71,18 @@ class Tenure:
         verdict = self.judgement.report.summary if self.judgement else "never judged by the gate"
         return f"{self.change}, until {end}; {verdict}"
 
+    @property
+    def evidence(self) -> str:
+        """Return by what the ledger knows bundle, gate report, dataset and code, a line each."""
+        change = self.change
+        told = {
+            "bundle": change.bundle_sha256,
+            "gate report": change.gate_report_sha256,
+            "dataset": change.dataset_sha256,
+            "commit": change.commit,
+        }
+        return "\n".join(f"  {name:<12}{value or 'none'}" for name, value in told.items())
+
 
 def install(home: Home, agent: str, number: int, now: datetime) -> Change:
     """Make a baseline the first Production version; raise ``PromotionRefused`` otherwise."""
@@ -186,7 +198,8 @@ def dismiss(home: Home, agent: str, number: int, now: datetime, by: str, reason:
         if models.alias(home, agent, "Challenger") != number:
             return False
         body = {"number": number, "by": by, "reason": reason}
-        history.append(home.promotions, now, agent, DISMISSED, body)
+        evidence = _evidence(home, models.version(home, agent, number))
+        history.append(home.promotions, now, agent, DISMISSED, body | evidence)
         models.set_alias(home, agent, "Challenger", None)
     return True
 

@@ -163,6 +163,12 @@ def test_what_was_production_at_any_moment(home: Home) -> None:
     assert tenure.judgement.report == GOOD
     assert "promote by gate" in str(tenure)
     assert "until 2026-03-03 00:00:00 UTC" in str(tenure)
+    assert tenure.evidence.splitlines() == [
+        f"  bundle      {tenure.change.bundle_sha256}",
+        f"  gate report {GOOD.sha256}",
+        f"  dataset     {'d' * 64}",
+        f"  commit      {'c' * 40}",
+    ]
     assert promotion.was_production(home, "demo", hours(4)).until is None
     with pytest.raises(UnknownVersion, match=r"no Production at .*T20:00.*: the first since"):
         promotion.was_production(home, "demo", hours(-1))

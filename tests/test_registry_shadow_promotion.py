@@ -59,6 +59,7 @@ def test_a_verdict_of_the_shadow_test_goes_the_ordinary_way(home: Home) -> None:
     assert promotion.audit(home, ["demo"]) == []
     entry = history.read(home.promotions, "demo")[-1]
     assert (entry.kind, entry.body["reason"]) == ("dismissed", "no better")
+    assert (entry.body["dataset_sha256"], entry.body["commit"]) == ("d" * 64, "c" * 40)
 
 
 def test_a_list_of_versions_that_is_none_is_named(tmp_path: Path) -> None:

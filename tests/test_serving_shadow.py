@@ -5,9 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,7 @@ from pipelines import shadowing
 from registry import sequential
 from registry.bundle import Bundle
 from serving import ring, shadow
-from serving.feeds import ReplayFeed
 from serving.following import Published
-from serving.history import FeedBar, Instrument
 from serving.ledger import LedgerReader, rows
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.worker import Worker
@@ -38,33 +33,8 @@ def rows_of(home: Home, kind: type[rows.RowType], /, **equals: Any) -> list[rows
         return ledger.rows(kind, **equals)
 
 
-class Waiting(ReplayFeed):
-    """Shows the second half of its bars when version 2 is Production in the worker's ledger."""
-
-    def __init__(self, home: Home) -> None:
-        super().__init__(world.market(), world.PAPER_BARS, 0.0)
-        self._home = home
-
-    def stream(
-        self, after: Mapping[Instrument, datetime], stop: threading.Event
-    ) -> Iterator[tuple[FeedBar, ...]]:
-        for number, bars in enumerate(super().stream(after, stop)):
-            deadline = time.monotonic() + 30.0
-            while number == world.PAPER_BARS // 2 and not self._moved():
-                if time.monotonic() > deadline:
-                    raise TimeoutError("version 2 did not become Production")
-                time.sleep(0.02)
-            yield bars
-
-    def _moved(self) -> bool:
-        moved = rows_of(self._home, rows.AliasChange, agent="solo", model_version="2")
-        return bool(moved)
-
-
-def traded(
-    home: Home, settings: Params, shelf: ChallengerShelf, feed: ReplayFeed | None = None
-) -> Home:
-    feed = feed or world.feed()
+def traded(home: Home, settings: Params, shelf: ChallengerShelf) -> Home:
+    feed = world.feed()
     Worker(home, settings, AGENTS, feed, shelf=shelf, challengers=shelf, environment={}).run()
     return home
 
@@ -226,29 +196,21 @@ def test_what_is_no_better_in_time_is_dropped_with_its_figures(tmp_path: Path) -
     assert told[-1] == "version 2 is not Challenger any more"
 
 
-@pytest.mark.parametrize("promotes", [False, True])
-def test_the_better_one_is_promoted_or_a_person_is_asked_to(
-    promotes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_for_the_better_one_a_person_is_asked_unless_params_say_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = decisive(alpha=0.49, promotes=promotes)
+    """What becomes of it otherwise, through a real registry: test_serving_shadow_promotion.py."""
+    settings = decisive(alpha=0.49)
     # A test that is won when there are ten pairs: which policy earns more is not the question.
     monkeypatch.setattr(sequential, "log_wealth", lambda x: np.arange(len(x)) - 9.0 + 1.5)
     shelf = shelf_with(tmp_path / "shelf", settings, v2=21)
-    home = Home(tmp_path / "home")
-    traded(home, settings, shelf, Waiting(home) if promotes else None)
+    home = traded(Home(tmp_path / "home"), settings, shelf)
     end = rows_of(home, ShadowEnd, agent="solo")[0]
     assert end.verdict == "promote"
-    versions = [one.model_version for one in rows_of(home, rows.Decision, agent="solo")]
-    assert versions == sorted(versions)
-    assert set(versions) == ({"1", "2"} if promotes else {"1"})
+    assert {one.model_version for one in rows_of(home, rows.Decision, agent="solo")} == {"1"}
     told = [event.detail for event in rows_of(home, rows.RiskEvent, kind="shadow", agent="solo")]
-    if promotes:
-        figures = ring.figures(end)
-        assert ("promote", "solo", "2", "1", figures) in shelf.asked
-        assert "version 2 is Production" in told
-    else:
-        assert shelf.asked == []
-        assert told[0].endswith(f"To promote it: {ring.command(end)}")
+    assert shelf.asked == []
+    assert told[0].endswith(f"To promote it: {ring.command(end)}")
 
 
 @pytest.mark.parametrize("when", ["inside a bar", "inside the shadows' rows"])

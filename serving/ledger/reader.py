@@ -141,7 +141,9 @@ def lineage(path: Path, order_ref: str) -> Lineage:
     with LedgerReader(path) as ledger:
         orders = ledger.rows(Order, order_ref=order_ref)
         if not orders:
-            raise StorageError(f"{path}: no order {order_ref!r} in the ledger")
+            raise StorageError(
+                f"{path}: no order {order_ref!r} in the ledger; `ratchet ledger orders` lists them"
+            )
         order = orders[0]
         of: dict[str, Any] = {"session": order.session, "agent": order.agent}
         key = of | {"bar_time": order.bar_time}
