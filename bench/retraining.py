@@ -84,7 +84,8 @@ class Retrainings:
             done = retrain.run(home, self._params, AGENT, size=size, seed=0, now=NOW)
         return done.verdict
 
-    def _one(self, lesson: Lesson, report: Report) -> Trained:
+    def _one(self, lesson: Lesson, report: Report, checkpoints: Path | None = None) -> Trained:
+        del checkpoints  # RLlib's own path writes none
         done = self._train(alike(lesson), report)
         self.trainings += 1
         self.steps += done.steps

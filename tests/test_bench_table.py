@@ -124,7 +124,7 @@ class Contender:
 def _in_turns(*running: Contender, **changed: Any) -> tuple[dict[str, Any], run.Failed]:
     failed: run.Failed = {}
     row = Row(**{**_fields(ROWS[0]), **changed})
-    taken = run.take_turns(row, list(running), True, failed)  # type: ignore[arg-type]
+    taken = run.take_turns(row, list(running), run.Clock(False, 0.0), failed)  # type: ignore[arg-type]
     return taken, failed
 
 
@@ -134,7 +134,7 @@ def test_the_first_round_does_not_count_and_who_fails_loses_only_its_own_samples
     assert [sample["amount"] for sample in taken["ratchet"]] == [2, 3, 4, 5, 6]
     assert len(taken["fast"]) == 5
     assert (taken["slow"], slow.asked) == ([], 3)
-    assert failed == {"slow": "slow has not answered for 240 s"}
+    assert failed == {"slow": "slow has not answered for 900 s"}
 
 
 def test_without_ratchet_a_row_ends() -> None:
@@ -147,7 +147,7 @@ def test_without_ratchet_a_row_ends() -> None:
 def test_rounds_end_when_their_seconds_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1_000, 15))
     monkeypatch.setattr(run.time, "monotonic", lambda: float(next(clock)))
-    taken, failed = _in_turns(Contender("ratchet"), quick_budget=40.0)
+    taken, failed = _in_turns(Contender("ratchet"), budget=40.0)
     assert len(taken["ratchet"]) == 2  # warm-up at 15, rounds at 30 and 45
     assert not failed
 
