@@ -5,7 +5,7 @@ written to the ledger by others.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from core.accounts import State
@@ -55,18 +55,16 @@ class Ring:
         self._places = [(one.production_version, one.place) for one in begun]
         return [end for end in ends if end.production_version == self.production]
 
-    def catch_up(self, found: Resumed, stopping: Callable[[], bool]) -> list[list[Row]]:
-        """Go on with recorded comparisons, through the bars since; return rows, bar by bar."""
+    def catch_up(self, found: Resumed, stopping: Callable[[], bool]) -> Iterator[list[Row]]:
+        """Go on with recorded comparisons, through the bars since; yield rows, bar by bar."""
         self.seen, self.comparisons = found.seen, list(found.comparisons)
         for one in self.comparisons:
             self._open(one)
         self.named = tuple(one.versions[1] for one in self.comparisons)
-        made = []
         for lived in found.missed:
             if stopping():
                 break
-            made.append(self.live(lived, None))
-        return made
+            yield self.live(lived, None)
 
     def look(self) -> None:
         """Ask who is to be compared; while the registry is away, the ones before."""

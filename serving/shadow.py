@@ -55,6 +55,8 @@ class Shadows:
         self._out: deque[tuple[Row, ...]] = deque()  # what belongs together is written together
         self._verdicts: deque[ShadowEnd] = deque()  # durable, and not yet acted on
         self._heard = self._lived = 0  # bars
+        self._resuming = False  # lives through what it missed before a restart
+        self._steps = 0
         self._free, self._stop = Event(), Event()
         self._free.set()
         self._thread = Thread(target=self._run, name="shadows", daemon=True)
@@ -84,6 +86,7 @@ class Shadows:
                 self._params.validation.calendar,
                 self._turn,
             )
+        self._resuming = True
         self._thread.start()
 
     def hear(self, close: Close, sleeve: Sleeve, vix: Vix) -> None:
@@ -140,10 +143,12 @@ class Shadows:
         while self._thread.is_alive() and self._busy:
             beat()
             self.write(ledger)
-            if self._lived != done:
-                done, since = self._lived, time.monotonic()
+            if self._steps != done:
+                done, since = self._steps, time.monotonic()
             elif time.monotonic() - since > PATIENCE_SECONDS:
-                detail = f"no step for {PATIENCE_SECONDS:g} s, {self._heard - done} bars behind"
+                detail = (
+                    f"no step for {PATIENCE_SECONDS:g} s, {self._heard - self._lived} bars behind"
+                )
                 self._note("", "shadow off", detail)
                 break
             self._stop.wait(0.01)
@@ -158,7 +163,8 @@ class Shadows:
 
     @property
     def _busy(self) -> bool:
-        return self._lived < self._heard or bool(self._out) or bool(self._verdicts)
+        behind = self._resuming or self._lived < self._heard
+        return behind or bool(self._out) or bool(self._verdicts)
 
     def _turn(self) -> None:
         """Wait until the loop lives through no bar; not for ever, or a replay would starve it."""
@@ -167,6 +173,7 @@ class Shadows:
     def _run(self) -> None:
         try:
             self._resume()
+            self._resuming = False
             every = LOOK_EVERY * self._params.paper.alias_poll_seconds
             due = 0.0
             while not self._stop.is_set():
@@ -206,6 +213,7 @@ class Shadows:
                         self._put(made)
 
     def _put(self, made: list[Row]) -> None:
+        self._steps += 1
         if made:
             self._out.append(tuple(made))
 

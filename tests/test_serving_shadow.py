@@ -213,7 +213,7 @@ def test_for_the_better_one_a_person_is_asked_unless_params_say_otherwise(
     assert told[0].endswith(f"To promote it: {ring.command(end)}")
 
 
-@pytest.mark.parametrize("when", ["inside a bar", "inside the shadows' rows"])
+@pytest.mark.parametrize("when", ["inside a bar", "inside the shadows' rows", "after the last bar"])
 def test_after_kill_9_shadows_go_on_to_the_rows_of_an_uninterrupted_run(
     when: str, tmp_path: Path
 ) -> None:
