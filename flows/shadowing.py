@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from core.home import Home
 
 if TYPE_CHECKING:
-    from flows.cli import Verb
+    from flows.verbs import Verb
 
 
 def add(verb: "Callable[[str, str, str], Verb]") -> None:

@@ -20,11 +20,13 @@ from pipelines.contest import CANDIDATE, CHAMPION, FIRST_CHAMPION
 from pipelines.record import Work
 from registry import attempts, models, promotion
 from registry.baselines import BASELINES
+from registry.card import Card
 from registry.evidence import Evidence, Stress
 from registry.gate import judge
 from registry.policy import Policy
 from registry.selection import Overfitting, overfitting
 from registry.trials import Trials
+from registry.verdict import GateReport
 from training import report as reports
 from training import stress
 from training.backtest import BacktestResult
@@ -83,13 +85,7 @@ def conclude(
     )
     gate = judge(evidence, work.params.gate)
     card = replace(
-        record.card(work, work.params.agent(work.agent).algorithm, first_seed + chosen),
-        trial=searched.best.number,
-        train_first=str(course.learned.market.time[course.timeline.train.start]),
-        train_last=str(course.learned.market.time[course.timeline.validation.stop - 1]),
-        parent=work.champion.bundle.sha256 if course.warm_start else None,
-        params=record.config(work, len(searched.trials), len(trained), first_seed),
-        gate=gate.to_json(),
+        _card(work, searched, len(trained), first_seed, first_seed + chosen), gate=gate.to_json()
     )
     version = record.register(work, trained[chosen], scaler, card, gate)
     attempts.record_verdict(work.home, version, gate, work.champion.number, work.now)
@@ -112,6 +108,33 @@ def conclude(
     )
     written = record.write(work, version, page, gate)
     work.say("gate", 1.0, gate.summary)
+    return _outcome(work, searched, trained, version, gate, results, evidence, written)
+
+
+def _card(work: Work, searched: Searched, seeds: int, first_seed: int, shipped: int) -> Card:
+    """Return the card of what ships, but for the gate's word."""
+    course, settings = work.course, work.params.agent(work.agent)
+    time = course.learned.market.time
+    return replace(
+        record.card(work, settings.algorithm, shipped),
+        trial=searched.best.number,
+        train_first=str(time[course.timeline.train.start]),
+        train_last=str(time[course.timeline.validation.stop - 1]),
+        parent=work.champion.bundle.sha256 if course.warm_start else None,
+        params=record.config(work, len(searched.trials), seeds, first_seed),
+    )
+
+
+def _outcome(
+    work: Work,
+    searched: Searched,
+    trained: Sequence[Trained],
+    version: models.Version,
+    gate: GateReport,
+    results: Mapping[str, BacktestResult],
+    evidence: Evidence,
+    written: Mapping[str, Path],
+) -> Retrained:
     held = models.aliases(work.home, work.agent)
     return Retrained(
         agent=work.agent,

@@ -8,7 +8,7 @@ import retrain_kit as kit
 
 from core.errors import PromotionRefused
 from core.home import Home
-from flows import cli
+from flows import cli, verbs
 from pipelines import contest
 from pipelines.contest import Champion
 from pipelines.enrolment import enrol
@@ -71,7 +71,7 @@ def test_a_trained_model_is_replaced_for_a_reason_only(
 
 
 def test_the_command_line_knows_every_baseline() -> None:
-    assert cli.BASELINES == BASELINES
+    assert verbs.BASELINES == BASELINES
 
 
 def test_an_unknown_baseline_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

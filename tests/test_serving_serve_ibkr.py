@@ -27,7 +27,7 @@ from ibkr_kit import WatchedExchange
 from core.calendar import sessions
 from core.errors import ConfigError, NotAllowed, SchemaMismatch
 from core.home import PROJECT, Home
-from flows import cli
+from flows import verbs
 from pipelines.enrolment import enrol
 from pipelines.featurize import validated_path
 from serving.brokers.choice import BrokerName, make_broker
@@ -302,4 +302,4 @@ def test_a_session_of_another_mode_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_the_command_line_knows_every_broker() -> None:
-    assert get_args(BrokerName) == cli.BROKERS
+    assert get_args(BrokerName) == verbs.BROKERS

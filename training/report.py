@@ -198,8 +198,12 @@ def _trades(subject: BacktestResult) -> str:
         for t in newest
     )
     held = sum(t.bars_held for t in subject.trades) / len(subject.trades)
+    still = sum(not t.closed for t in subject.trades)
+    counted = f"{len(subject.trades) - still} trades" + (
+        f" and {still} still open" if still else ""
+    )
     return (
-        f"<h2>Trades</h2><p class=note>{len(subject.trades)} trades, held {held:.1f} bars on "
+        f"<h2>Trades</h2><p class=note>{counted}, held {held:.1f} bars on "
         f"average</p><details><summary>the newest {len(newest)}</summary><table><tr><th>entry</th>"
         "<th>exit</th><th>shares</th><th>in at</th><th>out at</th><th>profit</th><th>%</th>"
         "<th>bars</th><th>worst</th><th>best</th><th>left by</th></tr>"
