@@ -24,7 +24,7 @@ from serving.ledger import (
     read,
     writer,
 )
-from serving.ledger.database import open_writer
+from serving.ledger.database import _version, open_writer
 from serving.ledger.printing import lineage_as_json, lineage_as_text
 from serving.ledger.rows import (
     BarSeen,
@@ -349,3 +349,20 @@ def test_a_snapshot_of_another_engine_is_passed_over(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.add(Snapshot(session=1, agent="a", bar_time=MONDAY, state=text, sha256=digest))
     assert ledger.newest_snapshot(1, "a") is None
+
+
+def test_who_looks_while_the_ledger_is_made_sees_nothing_of_it_or_all(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    writer, reader = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+    writer.execute("PRAGMA journal_mode = WAL")
+
+    def meanwhile(statement: str) -> None:
+        if "sqlite_master" in statement:
+            reader.set_trace_callback(None)
+            migrate(writer, 0)
+
+    reader.set_trace_callback(meanwhile)
+    assert _version(reader, path) == 0
+    assert _version(reader, path) == SCHEMA_VERSION
+    for connection in (writer, reader):
+        connection.close()

@@ -76,9 +76,14 @@ def damaged(path: Path, found: object) -> CorruptFile:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    connection.execute("BEGIN")  # one look: the writer may be making it at this moment
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     if tables and application != APPLICATION_ID:
         raise CorruptFile(f"{path}: an SQLite database, but not a ledger; move it away")
     if version > SCHEMA_VERSION:
