@@ -35,11 +35,11 @@ from serving.ibkr_ticks import IbkrTicks
 from serving.timer import Tick, first_of_day
 from sources.actions import split_between
 from sources.gateway import DATA_CLIENT, USUAL_DATA_CLIENT, whole
-from sources.ibkr import PACER, Questions, Reach, frame_of, time_of
+from sources.ibkr import PACER, Questions, Reach, frame_of, name_of, time_of
 from sources.pacing import Pacer
 
 KEPT = {  # what a subscription begins with; it needs no more than the newest bars
-    "1h": Reach("1 hour", "1 D", timedelta(days=1)),
+    "1h": Reach("30 mins", "1 D", timedelta(days=1)),
     "15m": Reach("15 mins", "1 D", timedelta(days=1)),
     "5m": Reach("5 mins", "1 D", timedelta(days=1)),
     "1m": Reach("1 min", "1 D", timedelta(days=1)),
@@ -294,28 +294,29 @@ class IbkrFeed:
         """Take what is complete of a subscription; the first bar of a day from history."""
         with self._changed:
             newest = self._known[instrument].index[-1] if len(self._known[instrument]) else EPOCH
-        fresh = {}
+        told = {}
         for bar in reversed(list(bars)):
-            time = time_of(bar)
-            if time <= newest:
+            if name_of(bar, instrument.interval) <= newest:
                 break
-            fresh[time] = bar
+            told[time_of(bar)] = bar
         now = self._now()
-        first = min(fresh, default=now)
+        first = min(told, default=now)
         asked = self._asked[instrument]
-        if fresh and newest != EPOCH and newest.date() != first.date() != asked.date():
+        if told and newest != EPOCH and newest.date() != first.date() != asked.date():
             self._asked[instrument] = now
             self._link.schedule(lambda: self._refill(instrument))
-        elif fresh:
-            self._learn(instrument, frame_of(fresh), now, len(fresh) - 1)
+        elif told:
+            fresh = frame_of(told, instrument.interval)
+            self._learn(instrument, fresh, now, len(fresh) - 1)
 
     def _begun(self, instrument: Instrument) -> FeedBar | None:
         """Return the bar that is unfinished, as IBKR has it so far."""
         bars = self._kept[instrument][1] if instrument in self._kept else []
-        frame = frame_of({time_of(bar): bar for bar in bars[-1:]})
+        newest_told = bars[-2:]  # an hour has two halves
+        frame = frame_of({time_of(bar): bar for bar in newest_told}, instrument.interval)
         with self._changed:
             newest = self._known[instrument].index[-1].to_pydatetime()
-        return next(iter(bars_after(frame, instrument, newest)), None)
+        return next(iter(bars_after(frame.iloc[-1:], instrument, newest)), None)
 
     async def _refill(self, instrument: Instrument) -> None:
         """A new day: ask for history, which shows a split by what it makes of the days before."""

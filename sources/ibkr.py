@@ -9,6 +9,9 @@ for dividends. Its API tells neither splits nor dividends, so both are absent he
 ratio 1 and dividend 0, prices and volumes of the past are in today's shares, and returns leave
 dividends out. After a split the whole past is delivered anew, and the store notes it as restated.
 Volumes are in shares from TWS 985 on, unless its "bypass … in shares" setting says lots.
+
+IBKR's own hours begin on the clock: of a session 9:30, half an hour long, then 10:00, 11:00 … Ours
+begin with the session, as everywhere else (``core.calendar``), so they are made of half hours.
 """
 
 import asyncio
@@ -32,6 +35,7 @@ from sources.pacing import Pacer
 from sources.port import Delivery
 
 CALENDAR = "XNYS"
+HALF_HOUR = timedelta(minutes=30)  # XNYS opens at half past an hour, in New York and in UTC
 NO_DATA = "returned no data"
 UNKNOWN = 200  # no security definition
 HISTORICAL = 162  # anything wrong with historical data: also "no data"
@@ -49,12 +53,18 @@ class Reach:
 
 REACHES = {
     "1d": Reach("1 day", "10 Y", timedelta(days=20 * 365)),
-    "1h": Reach("1 hour", "1 M", timedelta(days=2 * 365)),
+    "1h": Reach("30 mins", "1 M", timedelta(days=2 * 365)),
     "15m": Reach("15 mins", "1 W", timedelta(days=182)),
     "5m": Reach("5 mins", "1 W", timedelta(days=182)),
     "1m": Reach("1 min", "1 D", timedelta(days=30)),
     "5s": Reach("5 secs", "3600 S", timedelta(days=5)),
 }
+
+
+HOUR_OF_HALVES = {
+    "open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum",
+    "dividend": "sum", "split_ratio": "last",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,7 @@ class Questions:
             found = piece | found
             first = min(piece, default=end)
             end = _end_before(interval, first, earliest) if first < end else None
-        frame = frame_of(found)
+        frame = frame_of(found, interval)
         after = pd.Timestamp(earliest).floor("D") if interval == "1d" else pd.Timestamp(earliest)
         return frame[(frame.index >= after) & (frame.index <= pd.Timestamp(now))]
 
@@ -214,14 +224,26 @@ def values_of(bar: BarData) -> tuple[float, ...]:
     return (bar.open, bar.high, bar.low, bar.close, volume, 0.0, 1.0)
 
 
-def frame_of(bars: Mapping[datetime, BarData]) -> pd.DataFrame:
-    """Return bars by time as a bar frame, oldest first."""
+def name_of(bar: BarData, interval: str) -> datetime:
+    """Return the name of the bar of ``interval`` that a bar of IBKR is, or is a part of."""
+    time = time_of(bar)
+    if interval != "1h":
+        return time
+    return (time - HALF_HOUR).replace(minute=0, second=0, microsecond=0) + HALF_HOUR
+
+
+def frame_of(bars: Mapping[datetime, BarData], interval: str) -> pd.DataFrame:
+    """Return IBKR's bars by their own time as bars of ``interval``, oldest first."""
     times = sorted(bars)
     index = pd.DatetimeIndex(times, tz="UTC", name="time").as_unit("ns")
     values = np.array([values_of(bars[one]) for one in times], dtype=np.float64)
-    return pd.DataFrame(
-        values.reshape(len(times), len(BAR_COLUMNS)), index=index, columns=list(BAR_COLUMNS)
-    )
+    columns = list(BAR_COLUMNS)
+    frame = pd.DataFrame(values.reshape(len(times), len(columns)), index=index, columns=columns)
+    if interval != "1h" or frame.empty:
+        return frame
+    hours = pd.DatetimeIndex([name_of(bars[one], interval) for one in times], name="time")
+    whole = frame.groupby(hours.as_unit("ns")).agg(HOUR_OF_HALVES)
+    return whole[columns]
 
 
 def silence() -> None:

@@ -199,6 +199,38 @@ def test_a_subscription_that_begins_empty_shows_its_first_bar(world: World) -> N
     world.until("first bars", lambda: world.times() == ["14:30:00", "14:30:05"])
 
 
+def test_an_hour_is_shown_when_both_its_halves_are_over_and_none_is_missed(world: World) -> None:
+    opened = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+
+    def half(number: int) -> None:
+        world.at = opened + timedelta(minutes=30 * number)
+        told = bar(world.at, 200.0 + number)
+        world.remote.do(lambda tws: tws.update_history("AAPL", "30 mins", told))
+
+    friday = opened - timedelta(days=3)
+    world.remote.tws.history["AAPL", "30 mins"] = [
+        bar(friday + timedelta(minutes=30 * n), 100.0 + n) for n in range(13)
+    ]
+    world.at = opened - timedelta(minutes=30)
+    world.watch(Instrument("ibkr", "AAPL", "1h"))
+    half(0)
+    half(1)
+    half(2)
+    world.until("first hour", lambda: world.times() == ["14:30:00"])
+    assert world.shown[0].values == (199.9, 201.2, 199.8, 201.0, 2000.0, 0.0, 1.0)
+    for number in range(3, 13):
+        half(number)
+        whole = number // 2
+        world.until("hour", lambda: len(world.shown) == whole)  # noqa: B023
+        world.at += timedelta(minutes=29)  # nothing is late, and nothing new complete
+    world.at = opened + timedelta(hours=6, minutes=30, seconds=6)
+    world.until("last half alone", lambda: len(world.shown) == 7)
+    assert [one.time for one in world.shown] == [opened + timedelta(hours=n) for n in range(7)]
+    assert world.shown[-1].values == (211.9, 212.2, 211.8, 212.0, 1000.0, 0.0, 1.0)
+    world.told += world.feed.events()
+    assert [kind for kind, _ in world.told if kind == "feed stale"] == []
+
+
 def test_a_bar_that_does_not_come_is_named_once_and_asked_for(world: World) -> None:
     world.history("1m", "2026-03-02")
     world.watch(MINUTES)

@@ -1,7 +1,7 @@
 """The IBKR source: the real client against the fake TWS, and the pace of its requests."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import get_args
 
 import numpy as np
@@ -98,6 +98,26 @@ def test_only_what_is_new_is_asked_for(remote: Remote) -> None:
     assert found.frame.index[0] == pd.Timestamp(since)
     assert len(found.frame) == 90
     assert remote.tws.count(Request.HISTORICAL_DATA) == 1
+
+
+def test_hours_begin_with_the_session_as_everywhere_else(remote: Remote) -> None:
+    """IBKR's own begin at 9:30, 10:00, 11:00 …; half a day has an odd number of half hours."""
+    halves = [
+        Bar(opened + n * timedelta(minutes=30), 10.0 + n, 12.0 + n, 9.0 + n, 11.0 + n, 100.0 + n)
+        for opened, count in (
+            (datetime(2025, 11, 28, 14, 30, tzinfo=UTC), 7),  # closes at 13:00 in New York
+            (datetime(2025, 12, 1, 14, 30, tzinfo=UTC), 13),
+        )
+        for n in range(count)
+    ]
+    remote.tws.history["AAPL", "30 mins"] = halves
+    since, now = datetime(2025, 11, 28, tzinfo=UTC), datetime(2025, 12, 1, 22, tzinfo=UTC)
+    found = source(remote).fetch("AAPL", "1h", since, now).frame
+    expected = expected_bars("XNYS", "1h", date(2025, 11, 28), date(2025, 12, 1))
+    assert list(found.index) == list(expected)
+    assert [f"{one:%H:%M}" for one in found.index[:4]] == ["14:30", "15:30", "16:30", "17:30"]
+    assert tuple(found.iloc[0]) == (10.0, 13.0, 9.0, 12.0, 201.0, 0.0, 1.0)
+    assert tuple(found.iloc[3]) == (16.0, 18.0, 15.0, 17.0, 106.0, 0.0, 1.0)  # the half alone
 
 
 def test_nothing_new_is_no_error(remote: Remote) -> None:
