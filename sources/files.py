@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it cannot be taken away either
+            partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 
@@ -39,6 +40,11 @@ def _unwritable(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             f"{path}: no space left on the device; nothing was written. Free some and repeat"
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return StorageError(
+            f"{path}: cannot be written, {error.filename} is or lies in a file where a folder must "
+            "be; move it away and repeat"
         )
     return StorageError(f"{path}: cannot be written ({error})")
 

@@ -66,6 +66,9 @@ def test_a_column_of_chance_is_refused_for_what_it_is() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 40])
 def test_few_bars_are_proved_as_far_as_they_go(rows: int) -> None:
     require_honest_features("ATLAS", DAILY.iloc[:rows], own("honest"))
+    if rows == 40:  # a leak among as few is found
+        with pytest.raises(FutureLeak, match="own_features:tomorrow"):
+            require_honest_features("ATLAS", DAILY.iloc[:rows], own("tomorrow"))
 
 
 def test_cuts_have_bars_behind_them_and_no_even_distance() -> None:

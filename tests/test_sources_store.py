@@ -14,7 +14,7 @@ from data_kit import NOW, day, delivered, market
 from core.errors import CorruptFile, DiskFull, NotEnoughData, StorageError, UnknownSymbol
 from core.home import Home
 from sources import store
-from sources.files import parquet_bytes, read_parquet
+from sources.files import parquet_bytes, read_parquet, write_whole
 from sources.manifest import Manifest, enlist, manifest_path, read_bars
 
 LATER = NOW + timedelta(days=10)
@@ -32,6 +32,14 @@ def read(home: Home, as_of: datetime | None = None) -> pd.DataFrame:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.mark.parametrize("name", ["a file", "a file/below"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"a file.* where a folder must be; move it away"):
+        write_whole(tmp_path / name / "bars.parquet", b"bars")
+    assert (tmp_path / "a file").read_text() == "in the way"
 
 
 def test_bars_come_back_as_they_were_delivered(home: Home) -> None:

@@ -34,7 +34,9 @@ def environment(actions: Actions = "discrete") -> MarketEnv:
 
 @pytest.mark.parametrize("actions", ["discrete", "continuous"])
 def test_gymnasium_finds_nothing_wrong_with_the_environment(actions: Actions) -> None:
-    check_env(environment(actions), skip_render_check=True)
+    env = environment(actions)
+    check_env(env, skip_render_check=True)  # raises for what is wrong
+    assert env.observation_space.contains(env.reset(seed=1)[0])
 
 
 def test_the_same_seed_gives_the_same_episode() -> None:
