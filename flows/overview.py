@@ -15,6 +15,7 @@ from core.errors import RatchetError
 from core.home import Home
 from core.settings import Params
 from flows import reports, servers, shadowing, slot
+from registry import glimpse
 from serving import status as worker
 
 
@@ -125,11 +126,7 @@ def _shadow(home: Home, agent: str) -> str:
 
 
 def _aliases(home: Home, agent: str) -> dict[str, int] | str:
-    from registry import connection, models
-
     try:
-        if not connection.exists(home):
-            return {}  # and a look makes no database
-        return {str(alias): number for alias, number in models.aliases(home, agent).items()}
+        return glimpse.aliases(home, agent)
     except RatchetError as error:
         return str(error)

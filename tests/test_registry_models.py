@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from core.errors import (
     ServiceUnavailable,
     UnknownVersion,
 )
-from core.home import Home
-from registry import models
+from core.home import PROJECT, Home
+from registry import glimpse, models
 from registry.bundle import load_bundle
 from registry.connection import backend_uri, connect, masked
 from registry.gate import judge
@@ -80,6 +82,34 @@ def test_an_alias_names_one_version(shared: Home) -> None:
     models.set_alias(shared, "demo", "Challenger", None)
     assert models.alias(shared, "demo", "Challenger") is None
     assert models.alias(shared, "nobody", "Production") is None
+
+
+def test_a_glimpse_sees_the_same_aliases_without_mlflow(shared: Home) -> None:
+    models.set_alias(shared, "demo", "Challenger", 1)
+    script = (
+        "import sys; from pathlib import Path; import flows.overview; from core.home import Home\n"
+        "from registry import glimpse; home = Home(Path(sys.argv[1]))\n"
+        "print([glimpse.aliases(home, name) for name in ('demo', 'nobody')])\n"
+        "heavy = ('mlflow', 'sqlalchemy', 'onnxruntime', 'torch', 'ray', 'prefect')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, str(shared.root)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    seen, heavy = told.stdout.splitlines()
+    assert seen == str([models.aliases(shared, "demo"), {}])
+    assert seen == "[{'Production': 2, 'Challenger': 1}, {}]"
+    assert heavy == "[]"
+    models.set_alias(shared, "demo", "Challenger", None)
+
+
+def test_a_file_a_glimpse_cannot_read_is_named_by_mlflow(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert glimpse.aliases(home, "demo") == {}
+    assert not home.mlflow.exists()  # a look makes no database
+    home.mlflow.mkdir()
+    (home.mlflow / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(ServiceUnavailable, match=r"mlflow\.db does not answer .*not a database"):
+        glimpse.aliases(home, "demo")
 
 
 def test_what_is_not_there_is_said_so(shared: Home) -> None:
