@@ -31,6 +31,7 @@ from serving.brokers.ibkr.access import Access
 from serving.brokers.ibkr.link import Link, Pace
 from serving.feeds import bars_after, by_time
 from serving.history import FeedBar, Instrument
+from serving.ibkr_lacking import STALE, Lacking
 from serving.ibkr_ticks import IbkrTicks
 from serving.timer import Tick, first_of_day
 from sources.actions import split_between
@@ -58,6 +59,7 @@ class Tempo:
     settle: float = 5.0  # after the end of an intraday bar that no other follows
     settle_daily: float = 900.0  # after a session's close: the last prints are corrected
     late: float = 30.0  # beyond that a missing bar is named
+    silent: float = 60.0  # without a trade, for an agent that decides on them: named
     retry: float = 60.0  # between two questions for a bar that is not there
     answer: float = 60.0  # for one answer
     history: float = 900.0  # for a whole history, at IBKR's pace
@@ -89,7 +91,7 @@ class IbkrFeed:
         self._changed = threading.Condition()  # of what follows
         self._known: dict[Instrument, pd.DataFrame] = {}
         self._events: list[tuple[str, str]] = []
-        self._missing: dict[Instrument, str] = {}
+        self._lacking = Lacking(self._note)
         self._splits: dict[Instrument, float] = {}  # seen, and no bar to put it on yet
         self._kept: dict[Instrument, tuple[IB, BarDataList]] = {}  # in the link's thread
         self._asked: dict[Instrument, datetime] = {}  # when for history last
@@ -117,10 +119,12 @@ class IbkrFeed:
         now = self._now()
         if self._linked.is_set() and now - self._vix_asked >= VIX_AGE:
             self._vix_asked = now
+            problem = ""
             try:
                 self._vix = self._ask(VIX)["close"]
             except DataError as error:
-                self._note("feed stale", f"VIX: {error}")
+                problem = f"VIX: {error}"
+            self._lacking.tell("VIX", problem, "VIX: it is there again")
         return self._vix
 
     def stream(
@@ -202,22 +206,26 @@ class IbkrFeed:
     # -- the owner of the link, in its thread
 
     async def came_up(self, ib: IB) -> None:
+        self._ticks.lost()
         self._linked.set()
         self._link.schedule(lambda: self._take_up(ib))
 
     async def _take_up(self, ib: IB) -> None:
         """Fill what was missed of everything known, and subscribe anew."""
         for instrument in list(self._known):
+            problem = ""
             try:
                 await self._take(ib, instrument)
             except DataError as error:
-                self._note("feed stale", str(error))
+                problem = str(error)
+            self._tell_of_history(instrument, problem)
 
     def went_down(self) -> None:
         self._linked.clear()
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
-        """Orders are another's."""
+        """Orders are another's; what IBKR says of market data is not."""
+        self._ticks.refused(code, text)
 
     def filled(self, fill: Fill) -> None:
         """So are fills."""
@@ -226,8 +234,10 @@ class IbkrFeed:
         """The account too."""
 
     def tell(self, kind: str, detail: str) -> None:
-        kinds = {"link down": "feed stale", "link up": "feed back"}
-        self._note(kinds.get(kind, kind), f"link for bars: {detail}")
+        if kind == "link up":
+            self._lacking.came_back(f"link for bars: {detail}")
+        else:
+            self._note(STALE if kind == "link down" else kind, f"link for bars: {detail}")
 
     # -- inside
 
@@ -349,6 +359,7 @@ class IbkrFeed:
                 new.iloc[0, new.columns.get_loc("split_ratio")] = split
                 self._known[instrument] = pd.concat([known, new])
             self._changed.notify_all()
+        self._tell_of_history(instrument, "")
 
     def _tend(self, instruments: Mapping[Instrument, datetime]) -> None:
         """Look at the clock: what it completes, what it makes due, what it shows to be missing."""
@@ -364,16 +375,26 @@ class IbkrFeed:
             if newest < expected and self._is_time(instrument, now):
                 self._ask_again(instrument)
             self._look_for_missing(instrument, now, settle)
+            if instrument.decide and self._linked.is_set():
+                silent = self._ticks.silent(instrument, now, self._tempo.silent)
+                end = f"{instrument.symbol}: trades are heard again"
+                self._lacking.tell(("trades", instrument), silent, end)
 
     def _is_time(self, instrument: Instrument, now: datetime) -> bool:
         ago = now - self._asked.get(instrument, EPOCH)
         return self._linked.is_set() and ago >= timedelta(seconds=self._tempo.retry)
 
     def _ask_again(self, instrument: Instrument) -> None:
+        problem = ""
         try:
             self._link.call(lambda ib: self._take(ib, instrument), self._tempo.history)
         except (BrokerUnavailable, DataError) as error:
-            self._note("feed stale", f"{instrument.symbol}: {error}")
+            problem = f"{instrument.symbol}: {error}"
+        self._tell_of_history(instrument, problem)
+
+    def _tell_of_history(self, instrument: Instrument, problem: str) -> None:
+        end = f"{instrument.symbol}: history is answered again"
+        self._lacking.tell(("history", instrument), problem, end)
 
     def _look_for_missing(self, instrument: Instrument, now: datetime, settle: float) -> None:
         """Name a bar that should be there and is not, once while it lasts."""
@@ -386,10 +407,7 @@ class IbkrFeed:
                 f"{instrument.symbol}: newest bar is {newest.isoformat()}, expected "
                 f"{expected.isoformat()}; nothing is decided until it comes"
             )
-        if missing != self._missing.get(instrument, ""):
-            self._missing[instrument] = missing
-            text = missing or f"{instrument.symbol}: bars are there again"
-            self._note("feed stale" if missing else "feed back", text)
+        self._lacking.tell(instrument, missing, f"{instrument.symbol}: bars are there again")
 
 
 def feed_of(environment: Mapping[str, str], calendar: str) -> IbkrFeed:

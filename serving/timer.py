@@ -50,8 +50,8 @@ class Grid:
         self._calendar = calendar
         self._session: tuple[datetime, datetime] | None = None  # open and close of the newest asked
 
-    def place(self, at: datetime) -> Place | None:
-        """Return where ``at`` lies; None: no session is open then."""
+    def opened(self, at: datetime) -> datetime | None:
+        """Return when the session that is open at ``at`` began; None: none is."""
         if self._session is None or not self._session[0] <= at < self._session[1]:
             if not is_session(self._calendar, at):
                 return None
@@ -59,7 +59,13 @@ class Grid:
             self._session = edges
             if not edges[0] <= at < edges[1]:
                 return None
-        opened = self._session[0]
+        return self._session[0]
+
+    def place(self, at: datetime) -> Place | None:
+        """Return where ``at`` lies; None: no session is open then."""
+        opened = self.opened(at)
+        if opened is None:
+            return None
         part = opened + (at - opened) // self._step * self._step
         if not self._length:
             day = opened.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -80,9 +86,10 @@ class Slicer:
         self._begun: FeedBar | None = None
         self._since: datetime | None = None
 
-    @property
-    def is_subscribed(self) -> bool:
-        return self._since is not None
+    def listening_since(self, now: datetime) -> datetime | None:
+        """Return since when trades should be heard; None: no session is open, or nobody listens."""
+        opened = self._grid.opened(now)
+        return max(self._since, opened) if self._since and opened else None
 
     def subscribed(self, at: datetime, begun: FeedBar | None) -> None:
         """Hear from now on; ``begun``: the bar that is unfinished, as it is known so far."""

@@ -72,9 +72,9 @@ class World:
     def history(self, interval: Interval, first: str) -> None:
         self.remote.tws.history["AAPL", REACHES[interval].size] = bars(interval, first, self.at)
 
-    def watch(self, instrument: Instrument) -> None:
+    def watch(self, *instruments: Instrument) -> None:
         """Begin, and stream from then on."""
-        after = {instrument: self.feed.begin([instrument])}
+        after = {one: self.feed.begin([one]) for one in instruments}
 
         def streaming() -> None:
             for step in self.feed.stream(after, self.stop):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import zmq
-from fake_tws import FakeTws, Remote
+from fake_tws import FakeTws, Remote, Request
 from fake_tws.replies import tick_price, tick_size
 from test_serving_ibkr_feed import MONDAY, World, minute, world
 
@@ -133,6 +133,83 @@ def test_what_was_missed_is_heard_whole_and_the_bar_it_ends_in_goes_on(tape: Tap
     assert whole[-1].values[:5] == (152.9, 153.2, 152.8, 153.0, 1000.0)
     last = tape.parts()[-1]
     assert (last.time, last.row) == (minute(3) + timedelta(seconds=30), minute(3))
+
+
+def test_a_market_without_trades_is_named_until_there_are_some_again(tape: Tape) -> None:
+    world = tape.world
+    world.watch(TIMED)
+    tape.opens()
+    tape.trade(1.0, 101.0)
+    world.at = MONDAY + timedelta(seconds=60)
+    world.until("first part", lambda: len(world.shown) == 1)
+    for number in (1, 2):  # bars go on: they come from another farm
+        world.begins(minute(number), 150.0 + number)
+    silence = (
+        "AAPL: no trade was heard since 2026-03-02T15:00:01+00:00, though the market is open; "
+        "nothing is decided until one is"
+    )
+    world.until("word", lambda: ("feed stale", silence) in world.told)
+    world.remote.do(lambda tws: [tws.refuse(one, number, 10197, "a competing session")
+                                 for one in tws.connections for number in one.tickers])  # fmt: skip
+    said = ("feed stale", f"{silence}; IBKR: a competing session (10197)")
+    world.until("reason", lambda: said in world.told)
+    assert world.told.count(("feed stale", silence)) == 1
+    assert len(tape.parts()) == 1
+    tape.trade(125.0, 102.0)
+    world.until("end", lambda: ("feed back", "AAPL: trades are heard again") in world.told)
+
+
+def test_nobody_expects_trades_while_the_market_is_closed(tape: Tape) -> None:
+    world = tape.world
+    world.watch(TIMED)
+    tape.opens()
+    tape.trade(1.0, 101.0)
+    world.at = MONDAY + timedelta(hours=7)
+    world.until(
+        "the last bar's absence", lambda: any("newest bar" in text for _, text in world.told)
+    )
+    assert not [text for _, text in world.told if "no trade was heard" in text]
+
+
+@pytest.mark.parametrize("code", [1101, 1102])
+def test_trades_that_ibkr_lost_are_subscribed_to_again(tape: Tape, code: int) -> None:
+    world = tape.world
+    world.watch(TIMED)
+    tape.opens()
+    tape.trade(1.0, 101.0)
+    world.at = MONDAY + timedelta(seconds=5)
+    world.until("first part", lambda: len(tape.parts()) == 1)
+    asked = world.remote.tws.count(Request.MARKET_DATA)
+    world.remote.do(lambda tws: tws.announce(1100))
+    world.remote.do(lambda tws: tws.announce(code))
+    world.until("another subscription", lambda: world.remote.tws.count(
+        Request.MARKET_DATA) == asked + 1)  # fmt: skip
+    tape.opens()
+    tape.trade(11.0, 103.0)
+    world.at = MONDAY + timedelta(seconds=15)
+    world.until("part", lambda: len(tape.parts()) == 2)
+    assert tape.parts()[-1].values[:5] == (103.0, 103.0, 103.0, 103.0, 100.0)
+
+
+def test_each_of_two_timers_of_a_symbol_knows_what_it_did_not_hear(tape: Tape) -> None:
+    """After a lost link the bar that is unfinished goes on from what IBKR has of it, for both."""
+    world, slower = tape.world, Instrument("ibkr", "AAPL", "1m", 10)
+    world.watch(TIMED, slower)
+    tape.opens()
+    world.begins(minute(1), 150.0)
+    world.remote.do(lambda tws: tws.refuse_connections())
+    world.remote.do(lambda tws: tws.drop())
+    for number in (2, 3):
+        world.begins(minute(number), 150.0 + number)
+    world.at = minute(3) + timedelta(seconds=28)
+    world.remote.listen()
+    tape.opens()
+    tape.trade(3 * 60 + 31.0, 160.0)
+    world.at = minute(3) + timedelta(seconds=40)
+    world.until("both parts", lambda: len(tape.parts()) == 2)
+    for one in (TIMED, slower):
+        begun = [bar for bar in world.shown if bar.instrument == one and bar.time == minute(3)]
+        assert [bar.values[:5] for bar in begun] == [(152.9, 153.2, 152.8, 153.0, 1000.0)]
 
 
 @pytest.mark.parametrize(("interval", "minutes"), [("5m", 5), ("15m", 15)])
