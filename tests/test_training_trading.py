@@ -85,20 +85,23 @@ def test_accounts_may_have_rules_of_their_own(apple: Dataset, scaler: Scaler, wi
     assert other.equity[-1] < cheap.equity[-1]
 
 
-def rolling(dataset: Dataset, window: int) -> Dataset:
-    """Return a dataset whose observations look back: rows of a window, each scaled by 30 bars."""
-    spec = replace(dataset.spec, window=window, scaler="rolling", rolling_window=30)
+def looking_back(dataset: Dataset, window: int, rolling: bool) -> Dataset:
+    """Return a dataset whose observations look back; rolling: each row scaled by 30 bars."""
+    spec = replace(dataset.spec, window=window)
+    if rolling:
+        spec = replace(spec, scaler="rolling", rolling_window=30)
     return Dataset.of("AAPL", "AAPL", dataset.market, dataset.table, spec)
 
 
-@pytest.mark.parametrize("kind", ["as it is", "looking back", "of unequal length"])
+@pytest.mark.parametrize("kind", ["as it is", "a window", "rolling", "of unequal length"])
 def test_a_path_is_its_backtest_to_the_last_bit(
     apple: Dataset, scaler: Scaler, width: int, kind: str
 ) -> None:
     whole, bars = apple, 300  # more than one block of them
-    if kind == "looking back":
-        whole = rolling(apple, 3)
-        scaler, width = Scaler.fit(whole.table, whole.spec), 3 * (width - 11) + 11
+    if kind in ("a window", "rolling"):
+        whole = looking_back(apple, 3, kind == "rolling")
+        scaler = Scaler.fit(whole.table[whole.first_row :], whole.spec)
+        width = 3 * (width - 11) + 11
     lengths = (400, 450 if kind == "of unequal length" else 400)
     first = whole.first_row - whole.spec.look_back_rows
     histories = [

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from core.accounts import State, open_accounts
+from core.bars import MarketRows
+from core.blocks import BarBlocks
 from core.engine import PackedMarket, Submission, recall, settle, submit
 from core.errors import NotEnoughData
 from core.fills import Fills
@@ -21,12 +23,11 @@ from core.portfolio import applied
 from core.risk import Reason, Verdict
 from core.rules import Rules
 from features.account import account_features
+from features.blocks import ObservationBlocks
 from features.dataset import Dataset
-from features.observation import observe, observe_rows
+from features.observation import observe_rows
 from features.scaler import Scaler
 from registry.policy import Decision
-
-BLOCK_BARS = 128
 
 
 class Decides(Protocol):
@@ -72,10 +73,10 @@ class Traded(NamedTuple):
 class _Desk:
     """Accounts that one policy decides for, in one call."""
 
-    def __init__(self, seats: Sequence[Seat], begin: int) -> None:
+    def __init__(self, seats: Sequence[Seat], begin: int, bars: int) -> None:
         self.policy = seats[0].policy
         self._accounts = slice(begin, begin + len(seats))
-        self._view = _view(seats)
+        self._view = _view(seats, bars)
 
     def observe(self, bar: int, account: np.ndarray) -> np.ndarray:
         """Return what its accounts see at the close of bar ``bar``, float32 (n, D)."""
@@ -85,43 +86,15 @@ class _Desk:
 View = Callable[[int, np.ndarray], np.ndarray]  # bar, account features (n, a) -> observations
 
 
-def _view(seats: Sequence[Seat]) -> View:
+def _view(seats: Sequence[Seat], bars: int) -> View:
     """Return what accounts of one scaler see, bar by bar."""
+    starts, first = [seat.start for seat in seats], seats[0]
     if len({id(seat.dataset) for seat in seats}) > 1:
-        return _Histories(seats)
-    first = seats[0]
+        datasets = [seat.dataset for seat in seats]
+        return ObservationBlocks(datasets, starts, first.scaler, bars).observe
     table, window = first.scaler.transform(first.dataset.table), first.dataset.spec.window
-    start = np.array([seat.start for seat in seats])
+    start = np.array(starts)
     return lambda bar, account: np.asarray(observe_rows(table, start + bar, window, account))
-
-
-class _Histories:
-    """What accounts on histories of their own see: scaled a block of bars at a time.
-
-    A block lies in the processor's cache, and what one step of all accounts reads lies together.
-    """
-
-    def __init__(self, seats: Sequence[Seat]) -> None:
-        self._seats, self._scaler = seats, seats[0].scaler
-        spec = seats[0].dataset.spec
-        self._window, self._before = spec.window, spec.window - 1
-        shape = (BLOCK_BARS + self._before, len(seats), len(spec.columns))
-        self._block, self._stop = np.empty(shape, np.float32), 0
-
-    def __call__(self, bar: int, account: np.ndarray) -> np.ndarray:
-        if bar == self._stop:
-            self._scale(bar)
-        at = bar % BLOCK_BARS
-        return np.asarray(observe(self._block[at : at + self._window].swapaxes(0, 1), account))
-
-    def _scale(self, bar: int) -> None:
-        self._stop = bar + BLOCK_BARS
-        known = self._scaler.look_back_rows
-        for place, seat in enumerate(self._seats):
-            first = seat.start + bar - self._before
-            rows = seat.dataset.table[first - known : seat.start + self._stop]
-            scaled = self._scaler.transform(rows)[known:]
-            self._block[: len(scaled), place] = scaled
 
 
 def trade(
@@ -141,16 +114,15 @@ def trade(
     """
     for seat in (*seats, *(imposed.seats.values() if imposed else ())):
         _check(seat, bars)
-    market, start, stride = _market(seats)
-    desks = _desks(seats)
+    market, desks = _market(seats, bars), _desks(seats, bars)
     state = open_accounts(len(seats), 1, cash)
     asked = np.full((len(seats), 1), np.nan)
     for bar in range(bars):
         rules = imposed.rules.get(bar, rules) if imposed else rules
         if imposed and bar in imposed.seats:
             taking_over = [imposed.seats[bar]]
-            (market, start, stride), desks = _market(taking_over), _desks(taking_over)
-        rows = market.at(start + bar * stride)
+            market, desks = _market(taking_over, bars), _desks(taking_over, bars)
+        rows = market(bar)
         settled, fills = settle(state, rows, rules)
         account = account_features(settled, rows)
         observations = tuple(desk.observe(bar, account) for desk in desks)
@@ -190,31 +162,22 @@ def _decide(desks: Sequence[_Desk], observations: Sequence[np.ndarray]) -> Decis
     )
 
 
-def _market(seats: Sequence[Seat]) -> tuple[PackedMarket, np.ndarray, int]:
-    """Return every dataset's bars in one table, where in it each seat begins, and its stride.
-
-    Histories of one length lie side by side, bar by bar; others one after the other.
-    """
-    datasets = {id(seat.dataset): seat.dataset for seat in seats}
-    parts = [PackedMarket.of(dataset.market).table for dataset in datasets.values()]
-    lengths = [len(part) for part in parts]
-    if len(parts) > 1 and len(set(lengths)) == 1:
-        table = np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
-        first, stride = list(range(len(parts))), len(parts)
-    else:
-        table = np.concatenate(parts)
-        first, stride = np.cumsum([0, *lengths[:-1]]).tolist(), 1
-    places = dict(zip(datasets, first, strict=True))
-    start = np.array([places[id(seat.dataset)] + seat.start * stride for seat in seats])
-    return PackedMarket(table), start, stride
+def _market(seats: Sequence[Seat], bars: int) -> Callable[[int], MarketRows]:
+    """Return the bars of all seats, bar by bar."""
+    if len({id(seat.dataset) for seat in seats}) > 1:
+        markets = [seat.dataset.market for seat in seats]
+        return BarBlocks(markets, [seat.start for seat in seats], bars).at
+    market = PackedMarket.of(seats[0].dataset.market)
+    start = np.array([seat.start for seat in seats])
+    return lambda bar: market.at(start + bar)
 
 
-def _desks(seats: Sequence[Seat]) -> list[_Desk]:
+def _desks(seats: Sequence[Seat], bars: int) -> list[_Desk]:
     """Put neighbours with one policy and one scaler at one desk."""
     desks: list[_Desk] = []
     begin = 0
     for _, group in groupby(seats, lambda seat: (id(seat.policy), id(seat.scaler))):
         members = list(group)
-        desks.append(_Desk(members, begin))
+        desks.append(_Desk(members, begin, bars))
         begin += len(members)
     return desks
