@@ -6,7 +6,7 @@ last recorded bar left it. Knows nothing of threads.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -137,6 +137,15 @@ class Seat:
     pairing: Pairing
     published: Published
     since: datetime  # newest bar it has lived through
+
+
+def furthest_behind(seats: Iterable[Seat]) -> dict[Instrument, datetime]:
+    """Return from where each instrument must be delivered: the agent furthest behind decides."""
+    after: dict[Instrument, datetime] = {}
+    for seat in seats:
+        for instrument in seat.pairing.instruments:
+            after[instrument] = min(after.get(instrument, seat.since), seat.since)
+    return after
 
 
 class Opening:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import threading
+from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from features.spec import FeatureSpec, spec_from
 from features.table import build_table
 from registry.bundle import Bundle, load_bundle, save_bundle
 from registry.card import ActionSpace, Card
+from serving.closing import Close
+from serving.deciding import LocalDesk
 from serving.feeds import ReplayFeed
 from serving.following import Published
 from serving.history import Instrument
@@ -117,6 +121,20 @@ def network(inputs: int, seed: int, hidden: int = 64) -> bytes:
 
 def spec_of(settings: Params) -> FeatureSpec:
     return spec_from(settings)
+
+
+class CountingDesk(LocalDesk):
+    """Calls ``after`` with the number of steps lived through, once each is in the books."""
+
+    def __init__(self, after: Callable[[int], None]) -> None:
+        self._after = after
+        self._lived: set[datetime] = set()
+
+    def closed(self, close: Close) -> None:
+        before = len(self._lived)
+        self._lived.add(close.time)
+        if len(self._lived) > before:
+            self._after(len(self._lived))
 
 
 class FolderShelf:

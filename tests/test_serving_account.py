@@ -1,8 +1,9 @@
 """Several sleeves on one account: limits across them clip, are logged, and are replayed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from pipelines.certificate import certificate_of, recorded
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar
 from serving.ledger import LedgerReader, rows
-from serving.pairing import Pair
 from serving.session import rules_of
 from serving.worker import Worker
 
@@ -58,10 +58,11 @@ class Interrupted(Worker):
 
     steps = 7
 
-    def _close(self, pairs: Mapping[str, Pair]) -> None:
-        super()._close(pairs)
-        self.steps -= 1
-        if not self.steps:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named, desk=world.CountingDesk(self._lived))
+
+    def _lived(self, steps: int) -> None:
+        if steps == self.steps:
             self.stop("for a restart")
 
     def _end(self, kind: str, detail: str) -> None:

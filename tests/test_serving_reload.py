@@ -1,7 +1,8 @@
 """Settings reloaded while trading: taken over between bars, recorded, and valid bar by bar."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import serving_kit as world
@@ -13,7 +14,7 @@ from core.settings import Params
 from pipelines.certificate import certificate_of, recorded
 from serving import steering
 from serving.ledger import LedgerReader, rows
-from serving.pairing import Pair
+from serving.messages import Reload
 from serving.session import rules_of
 from serving.worker import Worker
 
@@ -29,14 +30,15 @@ def slow(**sections: object) -> Params:
 class Reloading(Worker):
     """Is told to read its settings again after so many steps."""
 
-    steps, ends = STEPS, False
+    ends = False
 
-    def _close(self, pairs: Mapping[str, Pair]) -> None:
-        super()._close(pairs)
-        self.steps -= 1
-        if self.steps == 0:
-            self._take_over("SIGHUP")  # as the main loop does between two bars
-        if self.ends and self.steps == -5:
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named, desk=world.CountingDesk(self._lived))
+
+    def _lived(self, steps: int) -> None:
+        if steps == STEPS:
+            self._handler.handle(Reload("SIGHUP"))  # as the main loop does between two bars
+        if self.ends and steps == STEPS + 5:
             self.stop("for a restart")
 
     def _end(self, kind: str, detail: str) -> None:
