@@ -5,6 +5,10 @@ Owns the folder both the gateway and whoever may take its place can see (RATCHET
 holder's; an older one is fenced, whatever it believes. Nothing is ever locked: a process that
 freezes in the middle of a write holds up nobody. Clocks decide only when a silent holder may be
 replaced, never who may order. Knows neither brokers nor the ledger.
+
+Across a network a folder's list of names may be half a minute old, as NFS and others keep it. So
+the newest epoch is told by a file, ``newest``, too: what a name stands for is asked anew whenever
+it is opened.
 """
 
 import json
@@ -15,7 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
+from secrets import token_hex
 
 from core.errors import ConfigError, Fenced, NotAllowed, StorageError
 from core.home import Home
@@ -26,6 +32,7 @@ STARTING = 4.0  # times as long: connecting and loading models takes a while
 RENEWALS = 6  # in the time of a lease
 
 KEPT = 16  # epochs; older ones say nothing any more
+NEWEST = "newest"  # the file that tells the newest epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,12 @@ class Holder:
     host: str
     pid: int
     home: str  # its ledger is there
+    machine: str = ""  # whose process ids ``pid`` is one of
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether its process id means a process of ours."""
+        return (self.host, self.machine) == (socket.gethostname(), this_machine())
 
     def __str__(self) -> str:
         return f"{self.role}, process {self.pid} on {self.host}"
@@ -72,7 +85,21 @@ def renewed(newest: Term, epoch: int, now: datetime, seconds: float) -> Term:
 
 
 def this_process(role: str, home: Home) -> Holder:
-    return Holder(role, socket.gethostname(), os.getpid(), str(home.root))
+    return Holder(role, socket.gethostname(), os.getpid(), str(home.root), this_machine())
+
+
+@lru_cache(maxsize=1)
+def this_machine() -> str:
+    """Return what tells this machine's processes from others': names of hosts do not.
+
+    Containers of one pod share their name and not their process ids, and machines made of one image
+    may have one name, too. So it is the boot, and the namespace of process ids.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 class LeaseFolder:
@@ -91,9 +118,16 @@ class LeaseFolder:
     def newest_epoch(self) -> int:
         """Return the epoch that counts, 0 where none has begun."""
         try:
-            return max((int(name) for name in os.listdir(self.path) if name.isdigit()), default=0)
-        except OSError as error:
+            listed = [int(name) for name in os.listdir(self.path) if name.isdigit()]
+            return max(self._told_newest(), *listed, 0)
+        except (OSError, ValueError) as error:
             raise self._unusable(error) from error
+
+    def _told_newest(self) -> int:
+        try:
+            return int((self.path / NEWEST).read_bytes())
+        except FileNotFoundError:
+            return 0
 
     def newest(self) -> Term | None:
         """Return the term that counts."""
@@ -118,10 +152,11 @@ class LeaseFolder:
         term = claimed(newest, holder, now, seconds)
         if term is None:
             return None
-        draft = self.path / f".{socket.gethostname()}-{os.getpid()}"
+        draft = self.path / f".{token_hex(8)}"
         write_whole(draft, _told(term))
         try:
             os.link(draft, self.path / str(term.epoch))
+            write_whole(self.path / NEWEST, str(self.newest_epoch()).encode())
             (self.path / str(term.epoch - KEPT)).unlink(missing_ok=True)
         except FileExistsError:
             return None
@@ -204,7 +239,7 @@ def is_gone(holder: Holder, same_home_free: str = "") -> bool:
 
     ``same_home_free``: a home whose worker lock is ours, so that no other worker of it lives.
     """
-    if holder.host != socket.gethostname():
+    if not holder.is_here:
         return False
     if holder.home == same_home_free and holder.role == "gateway":
         return True

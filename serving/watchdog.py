@@ -132,6 +132,9 @@ class Watchdog:
             self._log.info("watching", extra={"pid": pid})
         newest = self._lease.newest()
         mine = newest if newest and newest.holder.pid == pid else None
+        if mine and not mine.holder.is_here:  # this number is another process here
+            self._watched, self.ended = False, f"{mine.holder} trades by this home, elsewhere"
+            return
         sign = (mine.epoch, mine.renewed_at) if mine else None
         starting = mine is None or mine.seconds > self._seconds
         patience = (STARTING if starting else 1.0) * self._seconds

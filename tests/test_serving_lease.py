@@ -30,9 +30,11 @@ from serving.lease import (
     lease_seconds,
     leased,
     renewed,
+    this_machine,
     this_process,
 )
 from serving.ledger import LedgerReader, rows
+from serving.standby import wait_for_turn
 from serving.worker import Worker
 
 START = datetime(2026, 3, 2, 15, tzinfo=UTC)
@@ -180,10 +182,63 @@ def test_a_dead_process_of_this_machine_need_not_be_waited_for(tmp_path: Path) -
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = socket.gethostname()
-    assert is_gone(Holder("gateway", host, ended.pid, "h"))
-    assert not is_gone(Holder("gateway", "elsewhere", ended.pid, "h"))
+    here = this_machine()
+    assert is_gone(Holder("gateway", host, ended.pid, "h", here))
+    assert not is_gone(Holder("gateway", "elsewhere", ended.pid, "h", here))
     assert not is_gone(this_process("gateway", Home(tmp_path)))
-    assert is_gone(Holder("gateway", host, os.getpid(), "h"), same_home_free="h")
+    assert is_gone(Holder("gateway", host, os.getpid(), "h", here), same_home_free="h")
+
+
+@pytest.mark.parametrize("machine", ["", "another boot/4026531836"])
+def test_a_machine_of_the_same_name_is_not_this_one(machine: str) -> None:
+    """Containers of one pod share the name, and folders are mounted at the same place in each."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    there = Holder("gateway", socket.gethostname(), ended.pid, "h", machine)
+    assert not is_gone(there)
+    assert not is_gone(there, same_home_free="h")
+
+
+LOCKED = """
+import sys
+from pathlib import Path
+from core.home import Home
+from serving.lock import worker_lock
+with worker_lock(Home(Path(sys.argv[1]))):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_standby_ends_no_process_whose_number_is_of_another_machine(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        silent = Holder("gateway", socket.gethostname(), other.pid, str(tmp_path), "elsewhere")
+        folder = LeaseFolder(tmp_path / "lease", lambda: START)
+        assert folder.claim(silent, SECONDS) is not None
+        wait_for_turn(home, {})
+        assert other.poll() is None
+        other.communicate("go\n")
+    assert other.returncode == 0
+
+
+def test_a_list_of_names_that_lags_behind_lets_nobody_order(
+    folder: LeaseFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system may show the names of half a minute ago; opening a file is fresh."""
+    term = folder.claim(holder("first"), SECONDS)
+    assert term is not None
+    sleeper, names = Lease(folder, term, SECONDS), os.listdir(folder.path)
+    clock.advance(SECONDS)
+    assert folder.claim(holder("second"), SECONDS) is not None
+    monkeypatch.setattr(os, "listdir", lambda path: names)
+    with pytest.raises(Fenced, match="host-second holds the lease since, with epoch 2"):
+        sleeper.check()
 
 
 def test_a_fenced_broker_sends_nothing(tmp_path: Path, clock: Clock) -> None:
