@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from core import telemetry
 from core.errors import DiskFull, RatchetError
+from core.masking import confidential, masked
 from flows.verbs import Verb, declare
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = getattr(importlib.import_module("flows.commands"), options.verb)
         return int(command(home, options))
     except RatchetError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {masked(str(error), confidential(os.environ))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -92,13 +93,15 @@ def _unexpected(error: Exception, home: "Home") -> str:
     import traceback
     from datetime import UTC, datetime
 
-    text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    words = " ".join(masked(str(error), confidential(os.environ)).split())[:300]
+    text = f"unexpected {type(error).__name__}: {words}"
     log = home.logs / "ratchet.log"
     try:
         home.make(home.logs)
         with log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat()} ratchet {' '.join(sys.argv[1:])}\n")
-            file.write("".join(traceback.format_exception(error)) + "\n")
+            command = f"{datetime.now(UTC).isoformat()} ratchet {' '.join(sys.argv[1:])}"
+            trace = "".join(traceback.format_exception(error))
+            file.write(masked(f"{command}\n{trace}\n", confidential(os.environ)))
     except OSError as unwritable:
         return f"{text} (and {log} cannot be written: {unwritable})"
     return f"{text}; the traceback is in {log}"

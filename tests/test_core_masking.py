@@ -1,0 +1,73 @@
+"""What is confidential shows in no log, error or traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ServiceUnavailable
+from core.home import Home
+from core.masking import confidential, masked
+from flows import cli, commands
+from serving import logs
+
+ENVIRONMENT = {
+    "MLFLOW_TRACKING_URI": "postgresql://ratchet:h%C3%BCnter2@db/mlflow",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "RATCHET_ALERT_URLS": "tgram://123456789:AAFtoken/-100200300 json://me:letters-only@127.0.0.1:8085/hook",
+    "RATCHET_ALERT_FILE": "/etc/ratchet/alerts.urls",
+    "PGPASSWORD": "pass",  # too short to be told from an ordinary word
+    "IB_HOST": "127.0.0.1",
+    "ODD": "http://[half",
+}
+
+
+def test_passwords_tokens_and_keys_are_confidential_and_nothing_else_is() -> None:
+    assert set(confidential(ENVIRONMENT)) == {
+        "h%C3%BCnter2", "wJalrXUtnFEMI", "AKIDEXAMPLE",
+        "123456789", "AAFtoken", "-100200300", "letters-only",
+    }  # fmt: skip
+
+
+def test_the_longer_of_two_secrets_is_masked_whole() -> None:
+    secrets = confidential({"A_TOKEN": "abcdefgh", "B_TOKEN": "abcdefghij"})
+    assert masked("abcdefghij, abcdefgh and IB_HOST", secrets) == "****, **** and IB_HOST"
+    assert confidential({"DATABASE_URL": "postgresql://ratchet:ratchet@db/ledger"}) == ()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    for name, text in (ENVIRONMENT | {"RATCHET_HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("DASHBOARD_PASSWORD", 'quo"te\\und')
+    return Home(tmp_path)
+
+
+def test_an_error_and_its_traceback_show_no_secret(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "no answer from {MLFLOW_TRACKING_URI} with {AWS_SECRET_ACCESS_KEY}".format(**ENVIRONMENT)
+    for error, code in ((ServiceUnavailable(told), 7), (KeyError(told), 70)):
+
+        def broken(*_: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr(commands, "doctor", broken)
+        assert cli.main(["doctor"]) == code
+    shown = capsys.readouterr().err + (home.logs / "ratchet.log").read_text()
+    assert shown.count("postgresql://ratchet:****@db/mlflow with ****") == 3
+    assert not [one for one in confidential(ENVIRONMENT) if one in shown]
+
+
+def test_a_line_of_the_workers_log_shows_no_secret(home: Home) -> None:
+    with logs.logging_to(home) as log:
+        try:
+            raise ConnectionError(ENVIRONMENT["MLFLOW_TRACKING_URI"])
+        except ConnectionError:
+            log.exception("away", extra={"reason": ["AAFtoken", 'quo"te\\und']})
+    written = (home.logs / "worker.jsonl").read_text()
+    line = json.loads(written)
+    assert line["reason"] == ["****", "****"]
+    assert "postgresql://ratchet:****@db/mlflow" in line["traceback"]
+    assert "nter2" not in written
