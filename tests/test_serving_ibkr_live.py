@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,8 +44,8 @@ PATIENCE_SECONDS = 60.0  # only ever spent by a test that fails
 PACE = replace(FAST, patience=2.0)
 
 
-def params() -> Params:
-    agent = {"symbol": "AAPL", "source": "ibkr", "interval": "1m"}
+def params(decide: str | None = None) -> Params:
+    agent = {"symbol": "AAPL", "source": "ibkr", "interval": "1m", "decide": decide}
     return parse_params(
         {
             "agents": dict.fromkeys(AGENTS, agent),
@@ -123,6 +123,8 @@ class Market:
     shelf: Bundles
     at: datetime
     exchange: WatchedExchange
+    decide: str | None = None
+    feed: IbkrFeed = field(init=False)  # of the newest worker
 
     def worker(self) -> Worker:
         def now() -> datetime:
@@ -131,10 +133,11 @@ class Market:
         access = Access(port=self.remote.port, client_id=7)
         tempo = Tempo(look=0.01, retry=1.0, answer=2.0, history=20.0)
         feed = IbkrFeed(replace(access, client_id=72), "XNYS", PACE, tempo, Free(), now)
+        self.feed = feed
         broker = IbkrBroker(access, PACE, now, cut_off("XNYS"))
         return Worker(
             self.home,
-            params(),
+            params(self.decide),
             list(AGENTS),
             feed,
             shelf=self.shelf,
