@@ -17,6 +17,8 @@ from core.settings import Params
 from flows import reports, servers, shadowing, slot
 from registry import glimpse
 from serving import status as worker
+from serving import switch
+from serving.lock import lock_holder
 
 
 def of(home: Home, params: Params) -> dict[str, Any]:
@@ -25,6 +27,8 @@ def of(home: Home, params: Params) -> dict[str, Any]:
         "home": str(home.root),
         "services": {name: note.url for name, note in servers.noted(home).items()},
         "worker": asdict(worker.read(home)),
+        "watchdog": lock_holder(home, "watchdog"),
+        "kill_switch": press.words if (press := switch.pressed(home)) else "",
         "agents": {
             name: {
                 "symbol": agent.symbol,
@@ -42,6 +46,10 @@ def tables(found: dict[str, Any]) -> Group:
     now = found["worker"]
     services = _two_columns()
     services.add_row("worker", _worker(now))
+    if found["kill_switch"]:
+        services.add_row("KILLED", Text(f"{found['kill_switch']}; ratchet release ends it"))
+    dog = found["watchdog"]
+    services.add_row("watchdog", f"process {dog}" if dog else "not running (ratchet watchdog)")
     for link in ("broker", "feed"):
         if now["session"]:
             state = now["links"].get(link, "")

@@ -17,7 +17,7 @@ from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Broker
 from serving.channels import Channels
 from serving.ledger import rows
-from serving.lock import lock_holder
+from serving.lock import lock_holder, watchdog_lock
 from serving.logs import logging_to
 from serving.metrics import Meters
 from serving.process import on_signals
@@ -46,7 +46,7 @@ def watch_over(
     """Watch over the gateway of ``home`` until it ends as asked; return why there is no more to do.
 
     ``arguments`` are those of ``ratchet serve``. Raises ``ExecutionError`` where it is given up,
-    ``NotAllowed`` in live mode where no gateway runs.
+    ``NotAllowed`` in live mode where no gateway runs, and where another watchdog does.
     """
     live = environment.get("TRADING_MODE") == "live"
     if live and lock_holder(home) is None:
@@ -55,7 +55,7 @@ def watch_over(
             "`ratchet serve --broker ibkr`, type the account, then start the watchdog beside it"
         )
     watch = Watch(params.alerts, Meters(), Channels.of(home, environment))
-    with logging_to(home, "watchdog.jsonl"):
+    with watchdog_lock(home), logging_to(home, "watchdog.jsonl"):
         path = os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH", "")]))
         dog = Watchdog(
             home,

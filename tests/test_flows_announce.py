@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from alert_kit import Receiver, receiving
 from core.home import Home
 from core.settings import Params, parse_params
 from flows import announce, cli, overview
+from serving import switch
 
 AGENTS = {"aapl": {"symbol": "AAPL"}}
 RUN = SimpleNamespace(name="retrain-aapl", id="a1b2", parameters={"agent": "aapl", "seeds": 5})
@@ -111,6 +113,7 @@ def test_the_status_says_it_all_in_80_columns() -> None:
 
     found = {
         "home": "/home/trader/ratchet/.ratchet", "services": {}, "worker": worker(),
+        "watchdog": 4100, "kill_switch": "by an operator",
         "agents": {"aapl": {"symbol": "AAPL", "versions": {"Production": 3, "Challenger": 4},
                             "retraining": True},
                    "tna": {"symbol": "TNA", "versions": {}, "retraining": False}},
@@ -122,7 +125,9 @@ def test_the_status_says_it_all_in_80_columns() -> None:
     assert max(map(len, shown.splitlines())) <= 80
     words = " ".join(shown.split())
     for fact in (
-        "worker running, session 7, process 4200", "broker ibkr, down since", "feed yfinance, up",
+        "worker running, session 7, process 4200", "watchdog process 4100",
+        "KILLED by an operator; ratchet release ends it", "broker ibkr, down since",
+        "feed yfinance, up",
         "AAPL: Production 3, Challenger 4, retraining", "TNA: none yet", "process 4242",
         "480 shares (-20 ordered), 97% exposed", "sell, confidence 0.83: score 0.12 [rsi_14",
         "critical broker lost, 2026-03-02T20:58:00Z: link down: frozen",
@@ -133,6 +138,12 @@ def test_the_status_says_it_all_in_80_columns() -> None:
 
 
 def test_status_for_programs_has_the_same(home: Home) -> None:
-    found = overview.of(home, write_params(home))
+    params = write_params(home)
+    assert overview.of(home, params)["kill_switch"] == ""
+    switch.press(home, "ann", "a fire", datetime(2026, 3, 2, 15, tzinfo=UTC))
+    found = overview.of(home, params)  # whether anybody trades or not
+    assert "ann" in found["kill_switch"]
+    assert "a fire" in found["kill_switch"]
+    assert found["watchdog"] is None
     assert set(found["worker"]) >= {"phase", "links", "alerts", "metrics", "agents"}
     assert argparse.Namespace(**found["worker"]).phase == "never started"

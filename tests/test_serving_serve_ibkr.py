@@ -173,12 +173,12 @@ def test_the_watchdog_starts_again_what_was_killed_and_nothing_is_doubled(home: 
             until("orders", lambda: dog.poll() is not None or count(home, rows.Intent) > 4)
             worker = lock_holder(home)
             assert worker is not None
-            assert worker != dog.pid
+            assert worker != dog.pid == lock_holder(home, "watchdog")
             os.kill(worker, signal.SIGKILL)
             told, problem = dog.communicate(timeout=DEADLINE_SECONDS)
         assert (dog.returncode, problem) == (0, ""), problem
         assert told == "the gateway ended as it was asked to\n"
-        assert lock_holder(home) is None
+        assert lock_holder(home) is lock_holder(home, "watchdog") is None
         with LedgerReader(home.ledger) as ledger:
             starts = [one.kind for one in ledger.rows(rows.SessionEvent)]
             events = {one.kind for one in ledger.rows(rows.RiskEvent)}

@@ -1,5 +1,6 @@
 """The watchdog: what dies is started again, what hangs is ended, and its session goes on."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from watchdog_kit import DEADLINE_SECONDS, Place, place_at, until
 
 from core.errors import NotAllowed
 from serving.ledger import rows
-from serving.lock import worker_lock
+from serving.lock import watchdog_lock, worker_lock
 from serving.watchdog import Watchdog
 from serving.watchdog_process import watch_over
 
@@ -44,10 +45,11 @@ def test_a_gateway_that_is_asked_to_stop_is_not_started_again(place: Place) -> N
 
 
 HANGS = """
+import os
 import signal, sys, time
 from pathlib import Path
 from core.home import Home
-from serving.lock import worker_lock
+from serving.lock import watchdog_lock, worker_lock
 ended = []
 signal.signal(signal.SIGTERM, lambda *_: ended.append(sys.argv[2] == "hears"))
 with worker_lock(Home(Path(sys.argv[1]))):
@@ -76,6 +78,16 @@ def test_in_live_mode_a_watchdog_starts_nothing(place: Place) -> None:
     live = place.environment | {"TRADING_MODE": "live", "IB_ACCOUNT": "U1234567"}
     with pytest.raises(NotAllowed, match="in live mode a watchdog starts none; start `ratchet"):
         watch_over(place.home, params, ["--broker", "ibkr"], environment=live)
+    assert not (place.home.logs / "gateway.log").exists()
+
+
+def test_a_home_has_one_watchdog(place: Place) -> None:
+    params = world.params(agents={"solo": {"symbol": "SOLO"}})
+    with (
+        watchdog_lock(place.home),
+        pytest.raises(NotAllowed, match=rf"watches over this home \(process {os.getpid()}\)"),
+    ):
+        watch_over(place.home, params, [], environment=place.environment)
     assert not (place.home.logs / "gateway.log").exists()
 
 
