@@ -65,16 +65,13 @@ class TradingAgent:
         self.version = version
         self.bundle = bundle
         self.columns = observation_columns(bundle.spec)
-        self._signal = signal
+        self._signal, self._traded = signal, traded
         self._vix = vix
         self._rows: deque[np.ndarray] = deque(maxlen=bundle.spec.look_back_rows + 1)
         self._newest = signal.newest_row if bundle.spec.look_back_rows else None  # of the rows
+        self._known = len(signal)  # bars of the signal that the rows reach up to
         if bundle.spec.look_back_rows and len(signal):
-            spec = bundle.spec
-            table = build_table(signal.frame(), spec, spec.interval, vix())
-            # Windows run over the clock that signal and traded symbol share, as in a dataset.
-            shared = table.loc[table.index.isin(traded.frame().index)].to_numpy()
-            self._rows.extend(shared[-spec.look_back_rows - 1 :])
+            self._take_up()
         if len(signal) and not bundle.spec.uses_vix:
             signal.row(bundle.spec)  # what is carried on from here need not begin at a bar
 
@@ -83,12 +80,24 @@ class TradingAgent:
         spec = self.bundle.spec
         if self._rows and self._newest == self._signal.newest_row:
             self._rows.pop()  # the bar has grown: its row is computed anew
-        self._newest = self._signal.newest_row
+        elif spec.look_back_rows and len(self._signal) - self._known > 1:
+            self._take_up()  # bars became history without a decision
+            self._rows.pop()
+        self._newest, self._known = self._signal.newest_row, len(self._signal)
         if spec.uses_vix:
             bars = self._signal.since_anchor(spec.anchor)
             self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
         else:
             self._rows.append(self._signal.row(spec))
+
+    def _take_up(self) -> None:
+        """Compute the rows that an observation looks back on from the whole history."""
+        spec = self.bundle.spec
+        table = build_table(self._signal.frame(), spec, spec.interval, self._vix())
+        # Windows run over the clock that signal and traded symbol share, as in a dataset.
+        shared = table.loc[table.index.isin(self._traded.frame().index)].to_numpy()
+        self._rows.clear()
+        self._rows.extend(shared[-spec.look_back_rows - 1 :])
 
     def decide(self, state: State, bar: Bar) -> Answer:
         """Decide at the close of ``bar`` of the traded symbol, with the books after it.

@@ -208,6 +208,33 @@ def test_a_policy_that_looks_back_sees_whole_bars_behind_the_unfinished_one(
         timed_dataset(Home(tmp_path), params, "quick", (), (), bundle.spec)
 
 
+@pytest.mark.parametrize("missed", [1, 2, 3])
+def test_a_policy_that_looks_back_sees_the_bars_that_nobody_decided_on(
+    tmp_path: Path, missed: int
+) -> None:
+    """What came whole, after a broken link, is history: it belongs into the window."""
+    params = kit.settings(environment={"window": 3})
+    shelf = kit.shelf_of(tmp_path, params)
+    bundle = shelf.load("quick", shelf.production("quick"))
+    parts = list(parts_of(kit.finer_bars(), QUICK, "XNYS"))
+    whole = kit.whole_bars(kit.finer_bars())
+    history = History(QUICK, whole.loc[whole.index < parts[0].row])
+    agent = TradingAgent("quick", "1", bundle, history, history)
+    resumed = (1 + missed) * kit.PARTS
+    for part in parts[: kit.PARTS]:
+        history.append(part)
+        agent.see()
+    for part in parts[kit.PARTS : resumed : kit.PARTS]:
+        history.append(FeedBar(QUICK, part.time, tuple(whole.loc[part.time])))
+    for part in parts[resumed : resumed + 3]:
+        history.append(part)
+        agent.see()
+    seen = agent.decide_on(np.zeros((1, len(ACCOUNT_COLUMNS)), np.float32)).observation
+    table = build_table(history.frame(), bundle.spec, "1m").to_numpy()[-3:]
+    expected = bundle.scaler.transform(table).astype("<f4").tobytes()
+    assert seen[: len(expected)] == expected
+
+
 def test_trades_become_parts_on_the_grid_of_the_session() -> None:
     slicer = Slicer(QUICK, "XNYS")
     slicer.subscribed(OPEN - timedelta(minutes=5), None)
