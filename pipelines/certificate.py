@@ -154,7 +154,8 @@ class Part:
     stop: int
 
 
-Material = Callable[[Part], tuple[Bundle, Dataset]]  # a version, and the bars as it sees them
+# A version, and the bars as it sees them; of an agent with a timer, what it looks back on, too.
+Material = Callable[[Part], tuple[Bundle, Dataset] | tuple[Bundle, Dataset, np.ndarray]]
 
 
 def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]:
@@ -170,13 +171,12 @@ def certify(home: Home, params: Params, session: int) -> tuple[Certificate, ...]
 
         def material(
             part: Part, agent: str = agent, found: Recorded = found
-        ) -> tuple[Bundle, Dataset]:
+        ) -> tuple[Bundle, Dataset] | tuple[Bundle, Dataset, np.ndarray]:
             made = models.version(home, agent, int(part.version))
             bundle = load_bundle(models.fetch(home, made).folder, part.bundle_sha256)
             if found.heard:
-                return bundle, timed_dataset(
-                    home, params, agent, found.heard, found.times, bundle.spec
-                )
+                of = home, params, agent, found.heard, found.times, bundle.spec
+                return bundle, *timed_dataset(*of)
             return bundle, load_dataset(home, params, agent, bundle.spec)
 
         try:
@@ -259,7 +259,9 @@ def certificates_of(
     return [_certificate(found, part, imposed, different) for part in found.parts]
 
 
-def _seat(found: Recorded, bundle: Bundle, dataset: Dataset) -> Seat:
+def _seat(
+    found: Recorded, bundle: Bundle, dataset: Dataset, looks: np.ndarray | None = None
+) -> Seat:
     first = np.datetime64(found.decisions[0].bar_time.replace(tzinfo=None), "ns")
     start = int(np.searchsorted(dataset.market.time, first))
     if start + len(found.decisions) > len(dataset):
@@ -267,7 +269,7 @@ def _seat(found: Recorded, bundle: Bundle, dataset: Dataset) -> Seat:
             f"{found.agent}: session {found.session} has {len(found.decisions)} bars from "
             f"{first}, the dataset only {len(dataset) - start}; ingest the bars it traded"
         )
-    return Seat(bundle, dataset, bundle.scaler, start)
+    return Seat(bundle, dataset, bundle.scaler, start, looks)
 
 
 def _certificate(

@@ -5,6 +5,7 @@ and the features of each bar as it stood at its decision. Reads no recorded obse
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -16,7 +17,7 @@ from core.home import Home
 from core.settings import Params
 from features.dataset import Dataset
 from features.spec import FeatureSpec
-from features.table import newest_risk, newest_row
+from features.table import build_table, newest_risk, newest_row
 from pipelines.featurize import validated_bars
 from serving.history import FeedBar, History, Instrument
 from serving.ledger import rows
@@ -31,17 +32,17 @@ def timed_dataset(
     heard: Sequence[rows.BarSeen],
     times: Sequence[datetime],
     spec: FeatureSpec,
-) -> Dataset:
+) -> tuple[Dataset, np.ndarray]:
     """Return the parts that ``agent`` decided on (at ``times``), and what it saw at each end.
 
-    Raises ``ExecutionError`` for a policy that looks back over rows, which a table of decisions
-    does not hold, and ``DataError`` where validated bars are missing.
+    What it looked back on, unscaled (decisions, rows, columns), newest last, is told beside the
+    dataset, whose rows are decisions and not bars. Raises ``ExecutionError`` for a policy that sees
+    the VIX, and ``DataError`` where validated bars are missing.
     """
-    if spec.look_back_rows or spec.uses_vix:
+    if spec.uses_vix:
         raise ExecutionError(
-            f"{agent}: decisions on a timer are replayed for policies that see one row and no VIX; "
-            f"this one looks back {spec.look_back_rows} rows; set environment.window to 1 and "
-            "features.scaler to zscore"
+            f"{agent}: decisions on a timer are replayed for policies that do not see the VIX; set "
+            "features.include_vix to false"
         )
     entry = params.agent(agent)
     traded, seen = _parts(home, params, agent, heard, entry.symbol)
@@ -49,7 +50,7 @@ def timed_dataset(
         signal, looked = traded, seen
     else:
         signal, looked = _parts(home, params, agent, heard, entry.signal_symbol)
-    market, table = [], []
+    market, looks, look = [], [], _Look(signal, traded, spec)
     recorded = {bar.bar_time: bar for bar in heard if bar.symbol == entry.symbol}
     for time in times:
         _grow(traded, seen, time)
@@ -58,11 +59,33 @@ def timed_dataset(
         risk = newest_risk(traded.prices(spec.anchor), spec.interval)
         prices = [getattr(recorded[time], name) for name in BAR_COLUMNS]
         market.append([*prices, *risk])
-        table.append(newest_row(signal.prices(spec.anchor), spec))
+        looks.append(look.now())
     index = pd.DatetimeIndex(list(times), name="time").as_unit("ns")
     frame = pd.DataFrame(market, index=index, columns=list(BAR_COLUMNS + RISK_COLUMNS))
     bars = Market.from_frames({entry.symbol: frame})
-    return Dataset.of(entry.symbol, entry.signal_symbol, bars, np.array(table), spec)
+    seen_at = np.array(looks)
+    alone = replace(spec, window=1, scaler="zscore", rolling_window=0)  # each row has its own past
+    of = entry.symbol, entry.signal_symbol, bars, seen_at[:, -1], alone
+    return Dataset.of(*of), seen_at
+
+
+class _Look:
+    """The feature rows that an observation at this moment is made of."""
+
+    def __init__(self, signal: History, traded: History, spec: FeatureSpec) -> None:
+        self._signal, self._traded, self._spec = signal, traded, spec
+        self._of: datetime | None = None  # the bar that ``_before`` comes before
+        self._before = np.empty((0, len(spec.columns)))
+
+    def now(self) -> np.ndarray:
+        """Return (look-back + 1, columns), newest last."""
+        spec, newest = self._spec, newest_row(self._signal.prices(self._spec.anchor), self._spec)
+        if spec.look_back_rows and self._of != self._signal.newest_row:
+            self._of = self._signal.newest_row
+            table = build_table(self._signal.frame(), spec, spec.interval)
+            shared = table.loc[table.index.isin(self._traded.frame().index)].to_numpy()
+            self._before = shared[:-1][-spec.look_back_rows :]
+        return np.vstack([self._before, newest])
 
 
 def _parts(

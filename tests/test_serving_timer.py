@@ -16,6 +16,7 @@ from test_serving_gateway import gateway
 from core.bars import BAR_COLUMNS
 from core.errors import ConfigError, ExecutionError
 from core.home import Home
+from core.settings import Params
 from features.account import ACCOUNT_COLUMNS
 from features.table import build_row, build_table
 from pipelines.certificate import Certificate, Part, certificates_of, recorded
@@ -50,14 +51,14 @@ def rows_of(home: Home, kind: type[rows.RowType]) -> list[rows.RowType]:
         return ledger.rows(kind, session=1)
 
 
-def certificate(home: Home, root: Path) -> Certificate:
-    params, (found,) = kit.settings(), recorded(home, 1)
+def certificate(home: Home, root: Path, settings: Params | None = None) -> Certificate:
+    params, (found,) = settings or kit.settings(), recorded(home, 1)
     shelf = world.FolderShelf(root / "shelf")
 
     def material(part: Part) -> object:
         bundle = shelf.load("quick", Published(part.version, part.bundle_sha256))
         heard = (home, params, "quick", found.heard, found.times, bundle.spec)
-        return bundle, timed_dataset(*heard)
+        return bundle, *timed_dataset(*heard)
 
     cash = params.account.cash
     (one,) = certificates_of(home, found, material, rules_of(params, "quick"), cash)  # type: ignore[arg-type]
@@ -204,8 +205,44 @@ def test_a_policy_that_looks_back_sees_whole_bars_behind_the_unfinished_one(
     table = build_table(history.frame(), bundle.spec, "1m").to_numpy()[-3:]
     expected = bundle.scaler.transform(table).astype("<f4").tobytes()
     assert seen[: len(expected)] == expected
-    with pytest.raises(ExecutionError, match=r"looks back 2 rows; set environment\.window"):
-        timed_dataset(Home(tmp_path), params, "quick", (), (), bundle.spec)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("environment", {"window": 3}),
+        ("features", {"anchor_sessions": 2, "scaler": "rolling", "rolling_window_bars": 60}),
+    ],
+    ids=["window", "rolling"],
+)
+def test_a_session_of_a_policy_that_looks_back_is_certified_with_what_came_whole(
+    tmp_path: Path, section: str, values: dict[str, object]
+) -> None:
+    home, params = kit.home_with_bars(tmp_path / "home"), kit.settings(**{section: values})
+    shelf = kit.shelf_of(tmp_path / "shelf", params)
+    feed, whole = make_feed(home, params, ["quick"]), kit.whole_bars(kit.finer_bars())
+    stream, missed = feed.stream, kit.finer_bars().index[2 * kit.PARTS]
+
+    def broken(after: Mapping[Instrument, datetime], stop: Event) -> Iterator[tuple[FeedBar, ...]]:
+        for (part,) in stream(after, stop):
+            if part.row != missed:
+                yield (part,)
+            elif part.time == missed:  # the third minute comes as history, in one piece
+                yield (FeedBar(QUICK, part.time, tuple(whole.loc[missed])),)
+
+    feed.stream = broken  # type: ignore[method-assign]
+    Worker(home, params, ["quick"], feed, shelf=shelf, environment={}).run()
+    said = certificate(home, tmp_path, params)
+    assert said.passed, str(said)
+    assert said.bars == (kit.MINUTES - 1) * kit.PARTS
+    assert said.fills > 0
+
+
+def test_a_policy_that_sees_the_vix_is_not_replayed(tmp_path: Path) -> None:
+    params = kit.settings(features={"anchor_sessions": 2, "include_vix": True})
+    spec = world.spec_from(params, "1d", vix=True)
+    with pytest.raises(ExecutionError, match=r"do not see the VIX; set features\.include_vix"):
+        timed_dataset(Home(tmp_path), params, "quick", (), (), spec)
 
 
 @pytest.mark.parametrize("missed", [1, 2, 3])

@@ -25,12 +25,8 @@ SYMBOL = "SOLO"
 
 def settings(decide: str | None = "5s", **sections: object) -> Params:
     entry = {"symbol": SYMBOL, "interval": "1m", "decide": decide}
-    return world.params(
-        agents={"quick": entry},
-        split={"paper_bars": MINUTES},
-        features={"anchor_sessions": 2},
-        **sections,
-    )
+    of = {"split": {"paper_bars": MINUTES}, "features": {"anchor_sessions": 2}}
+    return world.params(agents={"quick": entry}, **of | sections)
 
 
 def finer_bars() -> pd.DataFrame:

@@ -25,7 +25,7 @@ from core.rules import Rules
 from features.account import account_features
 from features.blocks import ObservationBlocks
 from features.dataset import Dataset
-from features.observation import observe_rows
+from features.observation import observe, observe_rows
 from features.scaler import Scaler
 from registry.policy import Decision
 
@@ -46,6 +46,9 @@ class Seat:
     dataset: Dataset
     scaler: Scaler
     start: int  # row of its first bar
+    # (rows of the dataset, n, d), unscaled: what is seen at each, newest last, by one account that
+    # looks back on other rows than those before it (on bars, where its rows are parts of them).
+    looks: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,24 @@ View = Callable[[int, np.ndarray], np.ndarray]  # bar, account features (n, a) -
 def _view(seats: Sequence[Seat], bars: int) -> View:
     """Return what accounts of one scaler see, bar by bar."""
     starts, first = [seat.start for seat in seats], seats[0]
+    if first.looks is not None:
+        return _looking_back(first.looks, first)
     if len({id(seat.dataset) for seat in seats}) > 1:
         datasets = [seat.dataset for seat in seats]
         return ObservationBlocks(datasets, starts, first.scaler, bars).observe
     table, window = first.scaler.transform(first.dataset.table), first.dataset.spec.window
     start = np.array(starts)
     return lambda bar, account: np.asarray(observe_rows(table, start + bar, window, account))
+
+
+def _looking_back(looks: np.ndarray, seat: Seat) -> View:
+    window = looks.shape[1] - seat.scaler.look_back_rows
+
+    def view(bar: int, account: np.ndarray) -> np.ndarray:
+        scaled = seat.scaler.transform(looks[seat.start + bar])[-window:]
+        return np.asarray(observe(scaled[None], account))
+
+    return view
 
 
 def trade(
