@@ -71,10 +71,12 @@ _WORDS = {
     Reason.STALE_PRICE: "no order on a stale price",
 }
 
+_WORDS_BY_BIT = [(int(reason), words) for reason, words in _WORDS.items()]
+
 
 def describe(reasons: int) -> list[str]:
     """Return one phrase for every bit of ``reasons``."""
-    return [words for reason, words in _WORDS.items() if int(reasons) & reason]
+    return [words for bit, words in _WORDS_BY_BIT if int(reasons) & bit]
 
 
 class Judgement(NamedTuple):

@@ -5,7 +5,7 @@ Owns the translation from engine, policy and broker to ledger rows and to words.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from core.accounts import State
 from core.bars import BAR_COLUMNS, Bar
 from core.risk import Reason, Verdict, describe
 from serving.agent import Answer
+from serving.attribution import Contribution
 from serving.brokers.port import Execution, Report, Settled, Ticket
 from serving.history import FeedBar
 from serving.ledger import rows
@@ -192,7 +193,7 @@ class Close:
             score=answer.score,
             confidence=answer.confidence,
             rationale={
-                "features": [asdict(contribution) for contribution in answer.contributions],
+                "features": [_content(contribution) for contribution in answer.contributions],
                 "risk": self.risk_words,
                 "text": self.words,
             },
@@ -247,16 +248,16 @@ def report_of(order: rows.Order, broker_id: str = "") -> Report:
 
 
 def status_of(session: int, report: Report, time: datetime) -> rows.OrderStatus:
-    return rows.OrderStatus(session=session, bar_time=time, **asdict(report))
+    return rows.OrderStatus(session=session, bar_time=time, **_content(report))
 
 
 def fill_of(session: int, execution: Execution) -> rows.Fill:
-    content = asdict(execution)
+    content = _content(execution)
     return rows.Fill(session=session, bar_time=content.pop("time"), **content)
 
 
 def executed_of(session: int, execution: Execution) -> rows.Executed:
-    content = asdict(execution)
+    content = _content(execution)
     del content["slippage"]
     return rows.Executed(session=session, executed_at=content.pop("time"), **content)
 
@@ -275,6 +276,11 @@ def execution_of(row: rows.Executed | rows.Fill) -> Execution:
         slippage=row.slippage if isinstance(row, rows.Fill) else 0.0,
         time=row.bar_time if isinstance(row, rows.Fill) else row.executed_at,
     )
+
+
+def _content(plain: Report | Execution | Contribution) -> dict[str, Any]:
+    """Return the fields by name; ``asdict`` would copy each number and text of them."""
+    return {name: getattr(plain, name) for name in plain.__slots__}
 
 
 def _weight(weight: float) -> str:

@@ -63,12 +63,15 @@ class History:
         self._since: tuple[tuple[datetime | int, int], Prices] | None = None  # by newest, anchor
         self._live: dict[tuple[Any, ...], LiveRow | None] = {}
         self._count = len(bars)
+        self._newest_row: datetime | None = None
         room = max(2 * len(bars), 1024)
         self._values = np.empty((len(BAR_COLUMNS), room))  # a column lies in one piece
         self._times = np.empty(room, dtype="datetime64[ns]")
         self._values[:, : self._count] = bars[list(BAR_COLUMNS)].to_numpy(np.float64).T
         if self._count:
             self._times[: self._count] = bars.index.to_numpy("datetime64[ns]")
+            newest = pd.Timestamp(self._times[self._count - 1], tz="UTC")
+            self._newest_row = newest.to_pydatetime()
 
     def __len__(self) -> int:
         return self._count
@@ -80,9 +83,7 @@ class History:
     @property
     def newest_row(self) -> datetime | None:
         """Return the time of the newest bar, finished or not."""
-        if not self._count:
-            return None
-        return pd.Timestamp(self._times[self._count - 1], tz="UTC").to_pydatetime()
+        return self._newest_row
 
     @property
     def newest_close(self) -> float:
@@ -107,7 +108,8 @@ class History:
             self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
             self._times = np.concatenate([self._times, np.empty_like(self._times)])
         self._values[:, self._count] = bar.values
-        self._times[self._count] = np.datetime64((bar.row or bar.time).replace(tzinfo=None), "ns")
+        self._newest_row = bar.row or bar.time
+        self._times[self._count] = np.datetime64(self._newest_row.replace(tzinfo=None), "ns")
         self._count += 1
 
     def frame(self, newest: int | None = None) -> pd.DataFrame:

@@ -78,16 +78,6 @@ class Sleeve:
         self._closed_at: datetime | None = None  # the newest close it has lived through
         self._skipped: list[FeedBar] = []
 
-    def step(
-        self, traded: FeedBar, signal: FeedBar, snapshot: bool = True, too_old: str = ""
-    ) -> Close:
-        """Live through one completed bar: everything in the ledger, then orders on their way."""
-        close = self.weigh(traded, signal, too_old)
-        with self._ledger.transaction():
-            self.write(close, snapshot)
-        self.send(close)
-        return close
-
     def weigh(self, traded: FeedBar, signal: FeedBar, too_old: str = "") -> Close:
         """Live through one completed bar up to the verdict; ``write`` and ``send`` must follow.
 
@@ -103,13 +93,11 @@ class Sleeve:
             close = self.clipped(close, Cut(wanted, np.nan, Reason.STALE_PRICE, too_old))
         return close
 
-    def write(self, close: Close, snapshot: bool = True) -> None:
+    def write(self, close: Close) -> None:
         """Put a close into the ledger, inside the caller's transaction."""
         self._ledger.add(*close.record())
         for intent in close.intents():
             self._ledger.add_new(intent)
-        if snapshot:
-            self.keep_snapshot(close.after, close.time)
 
     def send(self, close: Close) -> None:
         """Let the orders of a close leave, once it is durable."""
@@ -225,9 +213,10 @@ class Sleeve:
                 values["split_ratio"] *= skipped["split_ratio"]
         return values
 
-    def keep_snapshot(self, state: State, time: datetime) -> None:
-        """Store the state inside the caller's transaction."""
-        self._ledger.add_snapshot(self.session, self.name, time, state)
+    def keep_snapshot(self) -> None:
+        """Store the state since the newest close inside the caller's transaction."""
+        if self.last is not None:
+            self._ledger.add_snapshot(self.session, self.name, self.last.time, self.state)
 
     def _decide(self, traded: FeedBar, signal: FeedBar, too_old: str) -> Close:
         bar, time = self._bar(traded), traded.time

@@ -276,9 +276,7 @@ class Worker:
         """Note the end of this process's work, with every sleeve's books."""
         with self._ledger.transaction():
             for seat in self._seats.values():
-                sleeve = seat.sleeve
-                if sleeve.last is not None:
-                    sleeve.keep_snapshot(sleeve.state, sleeve.last.time)
+                seat.sleeve.keep_snapshot()
             self._ledger.add(session_event(self._session, kind, detail))
         self._log.info(kind, extra={"session": self._session, "reason": detail})
         self._status.show("closed" if kind == "closed" else "stopped", at_once=True)

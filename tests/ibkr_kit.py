@@ -20,11 +20,14 @@ import pandas as pd
 from fake_tws import Exchange, FakeTws, Remote, Stock, Ticket, in_thread
 from serving_kit import params
 
+from core import settings
 from core.accounts import State, open_accounts
 from core.bars import Bar
+from core.portfolio import AccountLimits
 from core.rules import Rules
-from core.settings import Account, Costs, RiskLimits
+from core.settings import Costs, RiskLimits
 from features.spec import spec_from
+from serving.account import Account
 from serving.agent import Answer, TradingAgent
 from serving.brokers.ibkr import Access, IbkrBroker, Pace
 from serving.brokers.ibkr.book import base_of
@@ -45,7 +48,7 @@ FAST = Pace(
 )
 CASH = 100_000.0
 RULES = Rules.of(
-    Account(cash=CASH, no_trade_band=0.0),
+    settings.Account(cash=CASH, no_trade_band=0.0),
     Costs(),
     RiskLimits(stop_loss=0.03, take_profit=0.05, reduce_drawdown=None, halt_drawdown=None),
 )
@@ -178,6 +181,7 @@ class Trading:
         script: Any = Script(traded, weights)
         agent: TradingAgent = script
         self.sleeve = Sleeve(1, agent, books.state, traded, traded, rules, self.broker, self.ledger)
+        self.account = Account(self.ledger, AccountLimits({}))
         if books.time is not None:
             self.sleeve.recover(books.time)
         self.broker.begin()
@@ -202,7 +206,9 @@ class Trading:
         moment = self.frame.index[self.place].to_pydatetime()
         values = tuple(float(value) for value in self.frame.iloc[self.place])
         bar = FeedBar(INSTRUMENT, moment, values)
-        self.sleeve.step(bar, bar)
+        sleeve = self.sleeve
+        close = sleeve.weigh(bar, bar)
+        self.account.conclude({sleeve.name: sleeve}, {sleeve.name: close}, {sleeve.name})
         self.place += 1
 
     def close(self) -> None:

@@ -315,11 +315,16 @@ class Event(Row):
 
 def iso(moment: datetime) -> str:
     """Return UTC text that sorts as time does."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+_COLUMNS: dict[type[Row], tuple[str, ...]] = {}  # looked up once for each class
 
 
 def columns_of(row_type: type[Row]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(row_type))
+    if row_type not in _COLUMNS:
+        _COLUMNS[row_type] = tuple(field.name for field in dataclasses.fields(row_type))
+    return _COLUMNS[row_type]
 
 
 def values_of(row: Row) -> tuple[Any, ...]:

@@ -36,6 +36,8 @@ class Ledger(Reading):
         self._now = now
         self._untidy = 0  # transactions since the log was last brought home
         self._added: list[Row] = []  # inside the transaction at hand
+        self._untold: list[Row] = []  # durable
+        self._tells = True
         self._told: Callable[[Row], None] = lambda row: None
 
     def listen(self, told: Callable[[Row], None]) -> None:
@@ -58,8 +60,25 @@ class Ledger(Reading):
                 self._connection.execute("ROLLBACK")
             raise
         self._untidy += 1
-        for row in self._added:
-            self._told(row)
+        self._untold += self._added
+        self._tell()
+
+    @contextmanager
+    def telling_later(self) -> Iterator[None]:
+        """Tell of what becomes durable inside at the end of it: who hears of a row wakes up, and
+        would keep an order waiting that is to leave right after its commit."""
+        self._tells = False
+        try:
+            yield
+        finally:
+            self._tells = True
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._tells:
+            untold, self._untold = self._untold, []
+            for row in untold:
+                self._told(row)
 
     def tidy(self) -> None:
         """Bring the write-ahead log home now and then; call when nobody waits for a commit."""
@@ -71,8 +90,9 @@ class Ledger(Reading):
 
     def add(self, *rows: Row) -> None:
         """Append rows inside a transaction; raise ``StorageError`` when one is there already."""
+        recorded_at = iso(self._now())
         for row in rows:
-            self._execute(_insert(type(row)), (*values_of(row), iso(self._now())))
+            self._execute(_insert(type(row)), (*values_of(row), recorded_at))
             self._added.append(row)
 
     def add_new(self, row: Row) -> bool:
@@ -128,7 +148,16 @@ class Ledger(Reading):
             raise renamed(error, self.path) from error
 
 
+_INSERTS: dict[type[Row], str] = {}  # made once for each class
+
+
 def _insert(row_type: type[Row]) -> str:
+    if row_type not in _INSERTS:
+        _INSERTS[row_type] = _insert_of(row_type)
+    return _INSERTS[row_type]
+
+
+def _insert_of(row_type: type[Row]) -> str:
     columns = columns_of(row_type)
     if row_type.TABLE in ("order_book", "events"):
         raise StorageError(f"{row_type.TABLE} is a view of the ledger, nothing can be added to it")

@@ -90,6 +90,8 @@ def _about(tables: list[str]) -> str:
         return WORDS["levels"]
     if "intents" in tables and "equity" not in tables:
         return "an intent"
+    if set(tables) == {"snapshots"}:
+        return "a snapshot"
     return next((words for table, words in WORDS.items() if table in tables), "something")
 
 

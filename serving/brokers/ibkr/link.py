@@ -99,7 +99,8 @@ class Link:
         async def asking() -> Answer:
             if self._ib is None:
                 raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'not connected yet'})")
-            return await asyncio.wait_for(ask(self._ib), seconds)
+            async with asyncio.timeout(seconds):  # in this task: an order waits for no other
+                return await ask(self._ib)
 
         coroutine = asking()
         try:
