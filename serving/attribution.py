@@ -37,31 +37,35 @@ def explain(
     ``columns`` as ``features.observation.observation_columns`` gives them: the lags of one feature
     are hidden together. Fewer are returned where hiding more moves nothing further.
     """
-    names, newest, masks = _masks(tuple(columns))
-    full = score(observation[None, :])[0]
-    hidden, before, moved = observation, full, 0.0
+    groups, masks = _masks(tuple(columns))
+    hidden, full = observation, None
     found: list[Contribution] = []
-    while len(found) < min(top, len(names)):
+    while len(found) < min(top, len(groups)):
         candidates = np.where(masks, np.float32(0.0), hidden)
         scores = score(candidates)
+        full = scores[0] if full is None else full
         distances = np.abs(scores - full).sum(axis=1)
         best = int(np.argmax(distances))
-        if not distances[best] > moved + NEGLIGIBLE:
+        if not distances[best] > distances[0] + NEGLIGIBLE:
             break
-        value = float(observation[newest[best]])
-        found.append(Contribution(names[best], value, float((before - scores[best]).sum())))
-        hidden, before, moved = candidates[best], scores[best], float(distances[best])
+        name, newest = groups[best - 1]
+        effect = float((scores[0] - scores[best]).sum())
+        found.append(Contribution(name, float(observation[newest]), effect))
+        hidden = candidates[best]
     return tuple(found)
 
 
 @lru_cache(maxsize=64)
-def _masks(columns: tuple[str, ...]) -> tuple[list[str], list[int], np.ndarray]:
-    """Return every feature, the place of its newest number, and what hiding it hides."""
+def _masks(columns: tuple[str, ...]) -> tuple[list[tuple[str, int]], np.ndarray]:
+    """Return every feature with the place of its newest number, and what hiding it hides.
+
+    The first mask hides nothing: what a feature does is seen beside it in one call of the policy.
+    """
     groups = group_columns(columns)
-    masks = np.zeros((len(groups), len(columns)), dtype=bool)
-    for row, places in enumerate(groups.values()):
+    masks = np.zeros((1 + len(groups), len(columns)), dtype=bool)
+    for row, places in enumerate(groups.values(), 1):
         masks[row, places] = True
-    return list(groups), [places[-1] for places in groups.values()], masks
+    return [(name, places[-1]) for name, places in groups.items()], masks
 
 
 def group_columns(columns: Sequence[str]) -> dict[str, list[int]]:
