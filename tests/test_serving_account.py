@@ -14,10 +14,14 @@ from core.home import Home
 from core.risk import Reason
 from core.settings import Params
 from pipelines.certificate import certificate_of, recorded
+from serving.brokers.paper import PaperBroker
+from serving.brokers.port import Report, Ticket
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar
 from serving.ledger import LedgerReader, rows
+from serving.metrics import Meters
 from serving.session import rules_of
+from serving.watch import Watch
 from serving.worker import Worker
 
 LIMITS = {"max_exposure": 0.40, "max_symbol": 0.35, "allocation": {"solo": 0.15}}
@@ -174,3 +178,31 @@ def test_on_a_stale_price_nothing_is_ordered_and_parity_knows_it(tmp_path: Path)
     dataset, cash = dataset_of(params, bundle, "solo"), params.account.cash
     one = certificate_of(home, found, bundle, dataset, rules_of(params, "solo"), cash)
     assert one.passed, str(one)
+
+
+def test_nobody_is_told_and_no_snapshot_is_kept_before_the_orders_of_a_step_have_left(
+    tmp_path: Path,
+) -> None:
+    happened: list[tuple[str, str]] = []
+
+    class Sending(PaperBroker):
+        def place(self, ticket: Ticket) -> Report:
+            happened.append(("sent", ticket.order_ref))
+            return super().place(ticket)
+
+    class Listening(Watch):
+        def see(self, row: rows.Row) -> None:
+            happened.append((row.TABLE, getattr(row, "order_ref", "")))
+
+    params = settings(paper={"alias_poll_seconds": 0.05, "snapshot_seconds": 1e-6})
+    home, shelf = Home(tmp_path / "home"), shelf_of(tmp_path / "shelf", params)
+    Worker(
+        home, params, tuple(AGENTS), world.feed(), shelf=shelf, environment={}, broker=Sending(),
+        watch=Listening(params.alerts, Meters(tuple(AGENTS))),
+    ).run()  # fmt: skip
+    sent = [ref for what, ref in happened if what == "sent"]
+    assert len(sent) > 20
+    for ref in sent:
+        assert happened.index(("sent", ref)) < happened.index(("intents", ref))
+    kept = happened.index(("snapshots", ""))
+    assert happened.index(("equity", "")) < happened.index(("orders", sent[0])) < kept

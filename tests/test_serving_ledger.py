@@ -111,6 +111,24 @@ def test_what_was_written_cannot_be_changed_or_deleted(ledger: Ledger) -> None:
     other.close()
 
 
+def test_what_becomes_durable_is_told_at_once_or_in_order_at_the_end(ledger: Ledger) -> None:
+    told: list[Row] = []
+    ledger.listen(told.append)
+    bar, equity, decision, _ = rows_of_a_day()
+    with pytest.raises(StorageError, match="UNIQUE"), ledger.transaction():
+        ledger.add(bar, bar)
+    with ledger.telling_later():
+        with ledger.transaction():
+            ledger.add(equity)
+        with ledger.transaction():
+            ledger.add(intent())
+        assert told == []
+    assert told == [equity, intent()]
+    with ledger.transaction():
+        ledger.add(decision)
+    assert told[2:] == [decision]
+
+
 def test_the_same_intent_is_refused_a_second_time(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.add(intent())
