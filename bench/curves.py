@@ -30,10 +30,10 @@ from bench.learning import STEPS
 from bench.peers.alike import JoinedCatalog, begin_alike
 from core.settings import Environment, Ppo, Sac
 from features.scaler import Scaler
+from training.algorithm import quiet
 from training.environment import MarketBatch, MarketEnv, play
 from training.known_answer import CASH, KnownMarket, known_answer, known_dataset, known_rules
 from training.learn import Lesson, build, decide
-from training.local import quiet
 from training.ppo import PpoModule
 from training.rewards import find_reward
 from training.sac import BARS_PER_ITERATION

@@ -23,9 +23,9 @@ import numpy as np
 from core.settings import Environment, Ppo, Sac
 from features.dataset import Dataset
 from features.scaler import Scaler
+from training.algorithm import quiet
 from training.known_answer import CASH, KnownMarket, known_dataset, known_rules
 from training.learn import Lesson, build
-from training.local import quiet
 
 BARS = 4_000
 WIDTH = 82  # columns of the feature table

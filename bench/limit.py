@@ -22,8 +22,8 @@ import torch
 
 from bench.learning import lesson, rates, steps, updates
 from core.settings import Environment, Ppo, Sac
+from training.algorithm import quiet
 from training.learn import build
-from training.local import quiet
 
 
 class Product(NamedTuple):

@@ -29,8 +29,8 @@ from features.spec import FeatureSpec, spec_from
 from features.table import build_table, risk_columns
 from pipelines.histories import History
 from registry.policy import Policy
+from training.algorithm import quiet
 from training.learn import Lesson, build, export_policy
-from training.local import quiet
 from training.paths import run
 from training.splits import Window
 

@@ -48,8 +48,8 @@ def sac(told: Asked) -> tuple[Work, dict[str, object]]:
 def _learner(task, count) -> tuple[Work, dict[str, object]]:  # type: ignore[no-untyped-def]
     import torch
 
+    from training.algorithm import quiet
     from training.learn import build
-    from training.local import quiet
 
     torch.set_num_threads(1)
     with quiet():

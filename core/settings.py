@@ -228,6 +228,17 @@ class Sac(Section):
     updates: int = Field(4_000, ge=1)  # gradient updates of one training
 
 
+class Training(Section):
+    """Ray actors inside one training, for batches and networks too large for one process.
+
+    None is the fastest for networks of the usual size. Their numbers are part of what decides a
+    policy's weights: the same numbers, the same weights.
+    """
+
+    runners: int = Field(0, ge=0)  # each steps a part of the accounts; 0: the training itself does
+    learners: int = Field(0, ge=0)  # share every batch, average their gradients; 0: likewise
+
+
 class Size(Section):
     """How much work one retraining is."""
 
@@ -368,6 +379,7 @@ class Params(Section):
     environment: Environment = Environment()
     ppo: Ppo = Ppo()
     sac: Sac = Sac()
+    training: Training = Training()
     search: Search = Search()
     gate: Gate = Gate()
     monitor: Monitor = Monitor()

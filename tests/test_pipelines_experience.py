@@ -22,10 +22,10 @@ from serving.ledger import LedgerReader, rows
 from serving.session import rules_of
 from serving.worker import Worker
 from sources.files import read_parquet
+from training.algorithm import quiet
 from training.course import Course
 from training.environment import MarketBatch
 from training.learn import build, train
-from training.local import quiet
 from training.splits import Window, divide, walk_forward
 from training.transitions import Transitions
 

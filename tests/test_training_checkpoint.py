@@ -15,10 +15,10 @@ from training_kit import SMALL_PPO, SMALL_SAC, small_lesson
 from core.home import PROJECT
 from core.settings import Ppo, Sac
 from training import checkpoint
+from training.algorithm import MarketAlgorithm
 from training.checkpoint import Keeper, identity, packed, unpacked
 from training.learn import train
 from training.lesson import Lesson
-from training.local import LocalAlgorithm
 
 # Nine iterations of 256 steps, each with five updates and a third.
 LONGER_SAC = SMALL_SAC.model_copy(update={"updates": 40, "steps_per_update": 48, "replay": 1_000})
@@ -31,16 +31,16 @@ VICTIMS = """
 import os, pickle, signal, sys
 from pathlib import Path
 from training import learn
-from training.local import LocalAlgorithm
+from training.algorithm import MarketAlgorithm
 folder, iterations = Path(sys.argv[1]), int(sys.argv[2])
-whole, done = LocalAlgorithm.train, 0
+whole, done = MarketAlgorithm.train, 0
 def counted(self):
     global done
     if done == iterations:
         os.kill(os.getpid(), signal.SIGKILL)
     done += 1
     return whole(self)
-LocalAlgorithm.train = counted
+MarketAlgorithm.train = counted
 for lesson in pickle.loads(sys.stdin.buffer.read()):
     if not (child := os.fork()):
         learn.train(lesson, checkpoints=folder, every_seconds=0.0)
@@ -77,13 +77,13 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def iterations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by one with every iteration run here."""
     run: list[int] = []
-    whole = LocalAlgorithm.train
+    whole = MarketAlgorithm.train
 
-    def counted(self: LocalAlgorithm) -> Any:
+    def counted(self: MarketAlgorithm) -> Any:
         run.append(1)
         return whole(self)
 
-    monkeypatch.setattr(LocalAlgorithm, "train", counted)
+    monkeypatch.setattr(MarketAlgorithm, "train", counted)
     return run
 
 

@@ -7,6 +7,7 @@ from training_kit import SMALL_PPO, SMALL_SAC, small_lesson
 from core.errors import BadBundle, TrainingError
 from core.settings import Ppo, Sac
 from registry.policy import Policy
+from training.algorithm import quiet
 from training.export import (
     check_compatible,
     hidden_layers,
@@ -16,7 +17,6 @@ from training.export import (
     weights_sha256,
 )
 from training.learn import build, decide, export_policy, weights_of
-from training.local import quiet
 from training.spaces import Actions, target_weight
 
 Layers = list[tuple[np.ndarray, np.ndarray]]

@@ -15,10 +15,10 @@ from training_kit import SMALL_PPO, SMALL_SAC, small_lesson
 from core.errors import ConfigError, MissingDependency, TrainingError
 from core.settings import Ppo, Sac
 from registry.policy import Policy
+from training.algorithm import quiet
 from training.device import device_name, find_device
 from training.export import unpack, weights_sha256
 from training.learn import Lesson, Metrics, build, train, weights_of
-from training.local import quiet
 
 ALGORITHMS = [(SMALL_PPO, "discrete"), (SMALL_PPO, "continuous"), (SMALL_SAC, "continuous")]
 

@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from training_kit import SMALL_PPO, small_batch
 
-from training.local import quiet
+from training.algorithm import quiet
 from training.ppo import MarketPpo, explore, ppo_config
 from training.rollout import Trajectories, advantages, next_values
 from training.spaces import Actions

@@ -4,7 +4,7 @@ import numpy as np
 from training_kit import SMALL_SAC, small_batch
 
 from features.account import ACCOUNT_COLUMNS
-from training.local import quiet
+from training.algorithm import quiet
 from training.replay import Replay
 from training.rollout import Trajectories
 from training.sac import MarketSac, sac_config

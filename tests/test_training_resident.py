@@ -8,9 +8,9 @@ import torch
 from training_kit import SMALL_PPO, SMALL_SAC, small_batch, small_lesson
 
 from core.settings import Environment
+from training.algorithm import quiet
 from training.environment import MarketBatch
 from training.learn import build, train, weights_of
-from training.local import quiet
 from training.rewards import BUILT_IN, find_reward
 
 DEVICE = "torch-cpu"

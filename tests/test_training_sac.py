@@ -7,7 +7,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from training_kit import SMALL_SAC, small_batch
 
-from training.local import quiet
+from training.algorithm import quiet
 from training.sac import TARGET_ENTROPY, MarketSac, explore, sac_config, squash
 
 

@@ -28,7 +28,7 @@ from rllib_kit import (
 from training_kit import SMALL_PPO, SMALL_SAC, small_batch
 
 from bench.peers.alike import JoinedCatalog, copy_weights, critics_of, linear_layers
-from training.local import quiet
+from training.algorithm import quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rollout import Trajectories
 from training.sac import TARGET_ENTROPY, MarketSac, sac_config

@@ -19,7 +19,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,8 +35,8 @@ from core.errors import StorageError
 from core.home import PROJECT
 from features.indicators import own_sha256
 from sources.files import write_whole
+from training.algorithm import MarketAlgorithm
 from training.lesson import Lesson, Metrics
-from training.local import LocalAlgorithm
 from training.rewards import BUILT_IN
 from training.rollout import REWARD_PER_BAR
 
@@ -84,7 +84,7 @@ class Keeper:
         self._every, self._began = every_seconds, time.monotonic()
         self._next = self._began + every_seconds
 
-    def take_up(self, algorithm: LocalAlgorithm) -> Progress:
+    def take_up(self, algorithm: MarketAlgorithm) -> Progress:
         """Bring a new ``algorithm`` to where the training was; return how far that is."""
         if self._path is None or not self._path.exists():
             return Progress()
@@ -95,10 +95,10 @@ class Keeper:
             log.warning("checkpoint %s does not read (%s): beginning anew", self._path, error)
             return Progress()
         restore(algorithm, kept)
-        log.info("training goes on at step %d", algorithm.env_runner.steps)
+        log.info("training goes on at step %d", algorithm.steps)
         return progress
 
-    def keep(self, algorithm: LocalAlgorithm, progress: Progress) -> None:
+    def keep(self, algorithm: MarketAlgorithm, progress: Progress) -> None:
         """Write the training down where it is time to."""
         now = time.monotonic()
         if self._path is None or now < self._next:
@@ -129,22 +129,42 @@ class Keeper:
                     left.unlink(missing_ok=True)
 
 
-def captured(algorithm: LocalAlgorithm) -> dict[str, Any]:
+def captured(algorithm: MarketAlgorithm) -> dict[str, Any]:
     """Return all that decides how ``algorithm`` goes on."""
-    learner = algorithm.learner
     return {
-        "weights": learner.module[DEFAULT_MODULE_ID].get_state(),
-        "optimizer": learner.get_optimizer().state_dict()["state"],
-        "chance": learner.chance(),
-        "runner": algorithm.env_runner.get_state(),
+        "learners": _numbered(algorithm.each_learner(_of_learner)),
+        "runners": _numbered(algorithm.each_runner(lambda runner: runner.get_state())),
         "memory": algorithm.memory(),
+        "steps": algorithm.steps,
         "torch": torch.get_rng_state(),
     }
 
 
-def restore(algorithm: LocalAlgorithm, state: Mapping[str, Any]) -> None:
+def restore(algorithm: MarketAlgorithm, state: Mapping[str, Any]) -> None:
     """Let a new ``algorithm`` of the same lesson go on from ``captured()``."""
-    learner = algorithm.learner
+    learners = list(state["learners"].values())
+    algorithm.each_learner(lambda learner: _restore_learner(learner, learners[learner.place]))
+    algorithm.spread_weights()
+    runners = list(state["runners"].values())
+    algorithm.each_runner(lambda one: one.set_state(runners[max(one.worker_index - 1, 0)]))
+    algorithm.set_memory(state["memory"])
+    algorithm.steps = state["steps"]
+    torch.set_rng_state(torch.as_tensor(state["torch"]))
+
+
+def _numbered(states: Sequence[Any]) -> dict[str, Any]:
+    return {str(number): state for number, state in enumerate(states)}
+
+
+def _of_learner(learner: Any) -> dict[str, Any]:
+    return {
+        "weights": learner.module[DEFAULT_MODULE_ID].get_state(),
+        "optimizer": learner.get_optimizer().state_dict()["state"],
+        "chance": learner.chance(),
+    }
+
+
+def _restore_learner(learner: Any, state: Mapping[str, Any]) -> None:
     learner.module[DEFAULT_MODULE_ID].set_state(state["weights"])
     optimizer = learner.get_optimizer()
     kept = {
@@ -153,9 +173,6 @@ def restore(algorithm: LocalAlgorithm, state: Mapping[str, Any]) -> None:
     }
     optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
     learner.set_chance(state["chance"])
-    algorithm.env_runner.set_state(state["runner"])
-    algorithm.set_memory(state["memory"])
-    torch.set_rng_state(torch.as_tensor(state["torch"]))
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
@@ -204,7 +221,7 @@ def identity(lesson: Lesson) -> str:
         *(list(lesson.train_rows), list(lesson.validation_rows), repr(lesson.rules)),
         *(lesson.environment.model_dump(mode="json"), lesson.reward, reward),
         *(lesson.algorithm, settings.model_dump(mode="json"), lesson.seed, lesson.cash),
-        *(lesson.effort, lesson.reports, lesson.device),
+        *(lesson.effort, lesson.reports, lesson.device, lesson.runners, lesson.learners),
         hashlib.sha256(lesson.warm_start or b"").hexdigest(),
         "" if lesson.lived is None else lesson.lived.sha256,
         code_sha256(),

@@ -113,6 +113,8 @@ class Course:
             warm_start=self.warm_start,
             lived=self._lived(train),
             device=device_name(),
+            runners=self.params.training.runners,
+            learners=self.params.training.learners,
         )
 
 

@@ -21,11 +21,12 @@ from core.metrics import sharpe
 from core.settings import Ppo
 from features.account import ACCOUNT_COLUMNS
 from features.observation import observation_columns
+from training.actors import market_of, with_actors
+from training.algorithm import MarketAlgorithm, quiet
 from training.checkpoint import EVERY_SECONDS, Keeper, Progress
 from training.environment import MarketBatch, play
 from training.export import check_compatible, pack, policy_onnx, unpack, weights_sha256
 from training.lesson import Lesson, Metrics, Report, Trained, ignore
-from training.local import LocalAlgorithm, quiet
 from training.ppo import MarketPpo, ppo_config
 from training.rewards import find_reward
 from training.sac import MarketSac, sac_config
@@ -78,51 +79,40 @@ def train(
     )
 
 
-def build(lesson: Lesson) -> LocalAlgorithm:
+def build(lesson: Lesson) -> MarketAlgorithm:
     """Return RLlib's algorithm with its first weights, or those of a warm start."""
-    market = MarketBatch(
-        lesson.dataset,
-        lesson.scaler,
-        lesson.rules,
-        lesson.environment,
-        find_reward(lesson.reward),
-        lesson.environment.accounts,
-        np.random.default_rng(lesson.seed),
-        rows=lesson.train_rows,
-        actions=lesson.actions,
-        cash=lesson.cash,
-        device=lesson.device,
-    )
+    market = market_of(lesson)
     settings = lesson.hyperparameters
-    algorithm: LocalAlgorithm
+    algorithm: MarketAlgorithm
     if isinstance(settings, Ppo):
-        algorithm = MarketPpo(
-            ppo_config(settings, market, lesson.actions, lesson.seed, lesson.device), market
-        )
+        ppo = ppo_config(settings, market, lesson.actions, lesson.seed, lesson.device)
+        algorithm = MarketPpo(with_actors(ppo, lesson, MarketPpo.explore), market)
     else:
-        sac = MarketSac(sac_config(settings, market, lesson.seed, lesson.device), market)
+        config = sac_config(settings, market, lesson.seed, lesson.device)
+        sac = MarketSac(with_actors(config, lesson, MarketSac.explore), market)
         if lesson.lived is not None:
             sac.remember(lesson.lived, market.worth(lesson.lived))
         algorithm = sac
     if lesson.warm_start is not None:
         weights = unpack(lesson.warm_start)
         check_compatible(weights, weights_of(algorithm))
-        algorithm.learner.module[DEFAULT_MODULE_ID].set_state(weights)
+        algorithm.each_learner(lambda one: one.module[DEFAULT_MODULE_ID].set_state(weights))
+        algorithm.spread_weights()
     return algorithm
 
 
 def _run(
-    algorithm: LocalAlgorithm, lesson: Lesson, report: Report, keeper: Keeper, started: float
+    algorithm: MarketAlgorithm, lesson: Lesson, report: Report, keeper: Keeper, started: float
 ) -> Progress:
     progress = keeper.take_up(algorithm)
     for metrics in progress.curve:
         report(int(metrics["steps"]), metrics)
     for point in range(len(progress.curve) + 1, lesson.reports + 1):
         goal = lesson.steps * point / lesson.reports
-        while algorithm.env_runner.steps < goal:
+        while algorithm.steps < goal:
             progress.add(algorithm.train())
             keeper.keep(algorithm, progress)
-        steps = algorithm.env_runner.steps
+        steps = algorithm.steps
         elapsed = progress.seconds + time.perf_counter() - started
         metrics = {
             "steps": float(steps),
@@ -137,14 +127,14 @@ def _run(
     return progress
 
 
-def validation_score(algorithm: LocalAlgorithm, lesson: Lesson) -> float:
+def validation_score(algorithm: MarketAlgorithm, lesson: Lesson) -> float:
     """Return the annualised Sharpe ratio of ``validation_returns``."""
     returns = validation_returns(algorithm, lesson)
     equity = np.exp(np.concatenate([[0.0], returns.cumsum()]))
     return float(sharpe(equity, bars_per_year(lesson.dataset.interval)))
 
 
-def validation_returns(algorithm: LocalAlgorithm, lesson: Lesson) -> np.ndarray:
+def validation_returns(algorithm: MarketAlgorithm, lesson: Lesson) -> np.ndarray:
     """Return ``returns_of`` the learner's own decisions, without exploration."""
     return returns_of(lesson, partial(decide, algorithm))
 
@@ -179,22 +169,22 @@ def returns_of(lesson: Lesson, act: Callable[[np.ndarray], np.ndarray]) -> np.nd
     return play(market, weight, rows, stretches)
 
 
-def decide(algorithm: LocalAlgorithm, observation: np.ndarray) -> np.ndarray:
+def decide(algorithm: MarketAlgorithm, observation: np.ndarray) -> np.ndarray:
     """Return the learner's own decision without exploration: RLlib's inference."""
-    module = algorithm.learner.module[DEFAULT_MODULE_ID]
+    module = algorithm.module
     tensor = torch.from_numpy(observation).to(module.device)
     inputs = module.forward_inference({Columns.OBS: tensor})[Columns.ACTION_DIST_INPUTS]
     return np.asarray(module.deterministic(inputs).cpu().numpy())
 
 
-def weights_of(algorithm: LocalAlgorithm) -> dict[str, np.ndarray]:
+def weights_of(algorithm: MarketAlgorithm) -> dict[str, np.ndarray]:
     """Return every weight of every network by name."""
-    return dict(algorithm.learner.module[DEFAULT_MODULE_ID].get_state())
+    return dict(algorithm.module.get_state())
 
 
-def export_policy(algorithm: LocalAlgorithm, lesson: Lesson) -> bytes:
+def export_policy(algorithm: MarketAlgorithm, lesson: Lesson) -> bytes:
     """Return the policy as ONNX, deciding as ``decide`` does."""
-    module = algorithm.learner.module[DEFAULT_MODULE_ID]
+    module = algorithm.module
     width = len(observation_columns(lesson.dataset.spec))
     position = width - len(ACCOUNT_COLUMNS) + ACCOUNT_COLUMNS.index("position_weight")
     return policy_onnx(

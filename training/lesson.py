@@ -39,10 +39,17 @@ class Lesson:
     device: str = "cpu"  # cpu, cuda, tpu or torch-cpu: see ``training/device.py``
     warm_start: bytes | None = None  # ``Trained.weights`` (or a policy.onnx: critics start anew)
     lived: Transitions | None = None  # within the training rows; where SAC's replay begins
+    runners: int = 0  # Ray actors of this training: see ``core.settings.Training``
+    learners: int = 0
 
     @property
     def algorithm(self) -> str:
         return "ppo" if isinstance(self.hyperparameters, Ppo) else "sac"
+
+    @property
+    def processors(self) -> int:
+        """How many the training takes at once: its own, and one for each of its actors."""
+        return 1 + self.runners + self.learners
 
     @property
     def steps(self) -> int:

@@ -16,22 +16,15 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    TIMERS,
-)
+from ray.rllib.policy.sample_batch import SampleBatch
+from ray.rllib.utils.metrics import ENV_RUNNER_SAMPLING_TIMER, LEARNER_UPDATE_TIMER, TIMERS
 from torch import Tensor, nn
 
 from core.arrays import Array, namespace
 from core.errors import TrainingError
 from core.settings import Ppo
+from training.algorithm import MarketAlgorithm, MarketLearner, OneModeModule
 from training.environment import MarketBatch
-from training.local import LocalAlgorithm, LocalLearner, OneModeModule
 from training.network import FlatAdam, Perceptron, clip_norm, flatten, gradient_of
 from training.rollout import Trajectories, advantages, next_values
 from training.spaces import Actions, action_space, observation_space
@@ -100,7 +93,7 @@ def explore(inputs: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
     return action, torch.log_softmax(inputs, -1).gather(1, action[:, None])[:, 0]
 
 
-class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
+class PpoLearner(MarketLearner, PPOTorchLearner):  # type: ignore[misc]
     """Takes one ready batch, shuffles it into minibatches and applies closed-form gradients."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -113,19 +106,18 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
             params=[self._flat],
             lr_or_lr_schedule=config.lr,
         )
-        self._shuffle = np.random.default_rng(self.module[module_id].model_config["seed"])
+        self._shuffle = np.random.default_rng(self.own_seed())
 
     def update(self, *, training_data: Any, timesteps: Any = None, **_: Any) -> Any:
         """Run ``num_epochs`` over a ``MultiAgentBatch`` of ready columns; return the metrics."""
         self._weights_seq_no += 1
         module = self.module[DEFAULT_MODULE_ID]
-        ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
-        columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
+        columns = self.columns_of(training_data)
         losses = [
             self._learn(
                 module, {key: column.index_select(0, rows) for key, column in columns.items()}
             )
-            for rows in self._minibatches(len(ready))
+            for rows in self._minibatches(len(columns[Columns.OBS]))
         ]
         mean = torch.stack(losses).mean(0).tolist()
         if not np.isfinite(mean).all():
@@ -155,7 +147,7 @@ class PpoLearner(LocalLearner, PPOTorchLearner):  # type: ignore[misc]
 
     def _learn(self, module: PpoModule, batch: dict[str, Tensor]) -> Tensor:
         figures = self.write_gradients(module, batch)
-        norm = clip_norm(gradient_of(self._flat), self.config.grad_clip)
+        norm = clip_norm(self.average(gradient_of(self._flat)), self.config.grad_clip)
         self._optimizer.step()
         return torch.cat([figures, norm[None]])
 
@@ -229,7 +221,7 @@ def _gaussian(
     return gradient, (-objective.mean(), entropy, kl)
 
 
-class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
+class MarketPpo(MarketAlgorithm, PPO):  # type: ignore[misc]
     """RLlib's PPO whose step is: roll out, value, update."""
 
     explore = staticmethod(explore)
@@ -237,15 +229,10 @@ class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
     def training_step(self) -> None:
         """Roll out one batch and learn from it; called by ``train()``."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            trajectories = self.env_runner.sample()
-            self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+            trajectories = self.sample()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             batch = self._ready(trajectories)
-            results = self.learner_group.update(
-                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(batch)),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_runner.steps},
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            self.update(batch, len(batch))
 
     def _ready(self, trajectories: Trajectories) -> SampleBatch:
         """Return flat columns with standardised advantages and value targets."""
@@ -273,9 +260,8 @@ class MarketPpo(LocalAlgorithm, PPO):  # type: ignore[misc]
 
     @torch.no_grad()
     def _values(self, observation: Array) -> Array:
-        module = self.learner.module[DEFAULT_MODULE_ID]
-        flat = torch.as_tensor(observation, device=module.device).flatten(0, -2)
-        value = module.compute_values({Columns.OBS: flat}).reshape(observation.shape[:-1])
+        flat = torch.as_tensor(observation, device=self.module.device).flatten(0, -2)
+        value = self.module.compute_values({Columns.OBS: flat}).reshape(observation.shape[:-1])
         return value.numpy() if isinstance(observation, np.ndarray) else value
 
 

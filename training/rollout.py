@@ -5,10 +5,11 @@ of (bars, accounts) arrays per step, NumPy's or tensors on the device the accoun
 exploration and advantages; knows no loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_runner import EnvRunner
@@ -48,21 +49,48 @@ class Trajectories:
         bars, accounts = self.reward.shape
         return int(bars * accounts)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Trajectories]") -> "Trajectories":
+        """Return what all accounts of ``parts``, side by side, lived through."""
+        if len(parts) == 1:
+            return parts[0]
+        xp = namespace(parts[0].reward)
+        truncated = xp.concat([part.truncated for part in parts], axis=1)
+        whole = xp.empty((*truncated.shape, parts[0].last.shape[-1]), dtype=xp.float32)
+        first = 0
+        for part in parts:
+            accounts = part.reward.shape[1]
+            whole[:, first : first + accounts][part.truncated] = part.last
+            first += accounts
+        sides = {
+            name: xp.concat([getattr(part, name) for part in parts], axis=1)
+            for name in ("row", "observation", "action", "log_probability", "reward", "terminated")
+        }
+        newest = xp.concat([part.newest for part in parts], axis=0)
+        return cls(truncated=truncated, newest=newest, last=whole[truncated], **sides)
+
 
 class MarketRunner(EnvRunner):  # type: ignore[misc]
-    """Steps a ``MarketBatch`` with the learner's own module: nothing to synchronise."""
+    """Steps a ``MarketBatch``, in the training's process with the learner's very module."""
 
-    def __init__(self, config: Any, market: MarketBatch, module: Any, explore: Explore) -> None:
-        super().__init__(config=config, worker_index=0)
+    def __init__(
+        self,
+        config: Any,
+        market: MarketBatch,
+        module: Any,
+        explore: Explore,
+        worker_index: int = 0,
+    ) -> None:
+        super().__init__(config=config, worker_index=worker_index)
         self.env = market
         self.module = module
         self._explore = explore
-        self._noise = torch.Generator(module.device).manual_seed(module.model_config["seed"])
+        seed = own_seed(module.model_config["seed"], worker_index)
+        self._noise = torch.Generator(module.device).manual_seed(seed)
         self._observation = market.reset()
         xp, device = market.xp, market.device
         self._returns = xp.zeros(market.n, dtype=xp.float64, device=device)
         self._lengths = xp.zeros(market.n, dtype=xp.int64, device=device)
-        self.steps = 0  # of all accounts, those before a resumption included
 
     def sample(self, *, bars: int | None = None, **_: Any) -> Trajectories:
         """Step every account ``bars`` times, exploring, and return what happened."""
@@ -92,7 +120,6 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
                 last.append(step.last_observation[step.truncated])
             self._observation = step.observation
             self._count(step.reward, step.terminated | step.truncated)
-        self.steps += bars * n
         self._log_env_steps(self._metrics_num_env_steps_sampled, bars * n)
         self.metrics.log_value(REWARD_PER_BAR, float(reward.mean()), window=1)
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, bars * n, reduce="sum")
@@ -149,7 +176,6 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
             "returns": self._returns,
             "lengths": self._lengths,
             "noise": self._noise.get_state(),
-            "steps": self.steps,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -160,7 +186,13 @@ class MarketRunner(EnvRunner):  # type: ignore[misc]
         self._returns = xp.asarray(state["returns"], device=device)
         self._lengths = xp.asarray(state["lengths"], device=device)
         self._noise.set_state(torch.as_tensor(state["noise"]))
-        self.steps = state["steps"]
+
+
+def own_seed(seed: int, worker_index: int) -> int:
+    """Return the seed of one of several actors of a training; that of number 0 is ``seed``."""
+    if not worker_index:
+        return seed
+    return int(np.random.SeedSequence([seed, worker_index]).generate_state(1)[0])
 
 
 def advantages(

@@ -17,13 +17,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.apis import QNetAPI, TargetNetworkAPI
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
     REPLAY_BUFFER_SAMPLE_TIMER,
     TIMERS,
 )
@@ -32,9 +29,9 @@ from torch import Tensor, nn
 from core.errors import TrainingError
 from core.settings import Sac
 from features.account import ACCOUNT_COLUMNS
+from training.algorithm import MarketAlgorithm, MarketLearner, OneModeModule
 from training.environment import MarketBatch
 from training.export import LOG_DEVIATION_LIMITS
-from training.local import LocalAlgorithm, LocalLearner, OneModeModule
 from training.network import FlatAdam, Perceptron, flatten, gradient_of
 from training.replay import Replay
 from training.spaces import REACH, action_space, observation_space
@@ -120,7 +117,7 @@ def explore(inputs: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
     return action, log_probability[:, 0]
 
 
-class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
+class SacLearner(MarketLearner, SACTorchLearner):  # type: ignore[misc]
     """One Adam over actor, critics and temperature; targets follow in one call."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -137,7 +134,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
             lr_or_lr_schedule=config.actor_lr,
         )
         self.curr_log_alpha[module_id] = module.log_alpha
-        self._noise = torch.Generator(self._device).manual_seed(module.model_config["seed"])
+        self._noise = torch.Generator(self._device).manual_seed(self.own_seed())
 
     def build(self) -> None:
         """Build, then join the critics' copies into one vector too."""
@@ -156,8 +153,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         """Make one update per ``train_batch_size`` rows of a ready ``MultiAgentBatch``."""
         self._weights_seq_no += 1
         module = self.module[DEFAULT_MODULE_ID]
-        ready = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
-        columns = {key: torch.as_tensor(ready[key]).to(self._device) for key in ready}
+        columns = self.columns_of(training_data)
         parts = {
             key: torch.split(column, self.config.train_batch_size_per_learner)
             for key, column in columns.items()
@@ -181,6 +177,7 @@ class SacLearner(LocalLearner, SACTorchLearner):  # type: ignore[misc]
         count = 2 * len(batch[Columns.REWARDS])
         standard = torch.empty((count, 1), device=self._device).normal_(generator=self._noise)
         figures = self.write_gradients(module, batch, standard)
+        self.average(gradient_of(self._flat))
         self._optimizer.step()
         self._targets.data.lerp_(self._critics, self.config.tau)
         return figures
@@ -260,7 +257,7 @@ def _at_actor(
     return torch.cat([at_mean, at_deviation], -1)
 
 
-class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
+class MarketSac(MarketAlgorithm, SAC):  # type: ignore[misc]
     """RLlib's SAC whose step is: roll out, remember, update from memory."""
 
     explore = staticmethod(explore)
@@ -275,7 +272,7 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
             self._market.xp,
             self._market.device,
         )
-        self._draw = np.random.default_rng(self.env_runner.module.model_config["seed"])
+        self._draw = np.random.default_rng(self.module.model_config["seed"])
         self._owed = 0.0  # updates earned by environment steps and not yet made
 
     def remember(self, lived: Transitions, reward: np.ndarray) -> None:
@@ -301,11 +298,9 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
         """Roll out a few bars, then make the updates they have earned; called by ``train()``."""
         config = self.config
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            trajectories = self.env_runner.sample()
-            self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+            trajectories = self.sample()
             self._replay.add(trajectories)
-        sampled = self.env_runner.steps
-        if sampled <= config.num_steps_sampled_before_learning_starts:
+        if self.steps <= config.num_steps_sampled_before_learning_starts:
             return
         self._owed += len(trajectories) / config.training_intensity
         updates = int(self._owed)
@@ -313,14 +308,10 @@ class MarketSac(LocalAlgorithm, SAC):  # type: ignore[misc]
         if not updates:
             return
         with self.metrics.log_time((TIMERS, REPLAY_BUFFER_SAMPLE_TIMER)):
-            count = updates * config.train_batch_size_per_learner
+            count = updates * config.total_train_batch_size
             batch = SampleBatch(self._replay.sample(count, self._draw))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self.learner_group.update(
-                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=count),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled},
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            self.update(batch, count)
 
 
 def sac_config(settings: Sac, market: MarketBatch, seed: int, device: str) -> SACConfig:

@@ -24,6 +24,7 @@ from core.errors import RatchetError, TrainingError
 from core.home import Home
 from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
+from training.placing import Rooms
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 LOSSES = 3  # of the worker or its whole node, after which a training begins anew elsewhere
@@ -88,21 +89,31 @@ def train_all(
     """
     train = train or partial(learn, checkpoints=home.checkpoints)
     if _here:
+        if any(lesson.processors > 1 for lesson in lessons):
+            start(home)
         return _train_here(lessons, floors, done, train)
     import ray
 
     start(home)
-    task = ray.remote(num_cpus=1, max_retries=LOSSES)(_train_one)
-    running = {task.remote(lesson, tuple(floors), train): i for i, lesson in enumerate(lessons)}
+    rooms = Rooms(lessons)
+    # An actor that was lost is an error in the training that had it, unlike a lost training.
+    lost = [ray.exceptions.RayActorError]
+    task = ray.remote(num_cpus=1, max_retries=LOSSES, retry_exceptions=lost)(_train_one)
+    running = {
+        task.options(**rooms.options(place)).remote(lesson, tuple(floors), train): place
+        for place, lesson in enumerate(lessons)
+    }
     outcomes: dict[int, Outcome] = {}
     try:
         while running:
             finished, _ = ray.wait(list(running), num_returns=1)
             index = running.pop(finished[0])
+            rooms.free(index)
             outcomes[index] = _outcome(finished[0])
             done(index, outcomes[index])
     finally:
         _abandon(list(running))  # the caller was interrupted, or a lesson is unusable
+        rooms.free_all()
     return [outcomes[index] for index in range(len(lessons))]
 
 

@@ -14,9 +14,9 @@ from bench.learning import lesson, steps, updates
 from bench.speak import Asked, Work, serve
 from core.home import Home
 from core.settings import Ppo, Sac
+from training.algorithm import quiet
 from training.environment import MarketEnv
 from training.lesson import Lesson
-from training.local import quiet
 from training.rewards import find_reward
 from training.workers import start
 

@@ -17,10 +17,10 @@ from core.calendar import bars_per_year
 from core.metrics import sharpe
 from features.account import ACCOUNT_COLUMNS
 from features.observation import observation_columns
+from training.algorithm import quiet
 from training.export import pack, policy_onnx, weights_sha256
 from training.learn import returns_of
 from training.lesson import Lesson, Metrics, Report, Trained
-from training.local import quiet
 
 
 def train(lesson: Lesson, report: Report) -> Trained:
