@@ -1,5 +1,6 @@
 """What test_training_actors lets happen beside a Ray of its own; results are plain data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from training_kit import SMALL_PPO, SMALL_SAC, small_lesson
 
 from core.errors import ConfigError
 from core.home import Home
+from training import checkpoint
 from training.actors import market_of
+from training.algorithm import MarketAlgorithm
 from training.learn import Lesson, _seeded, build, train, weights_of
 from training.lesson import Report, Trained
 from training.ppo import MarketPpo
@@ -60,7 +63,10 @@ def one_step(_: Path) -> dict[str, Any]:
 
 
 def repeat(folder: Path) -> dict[str, Any]:
-    """Train the same SAC lesson twice with actors; one of the first's runners is killed."""
+    """Train the same SAC lesson twice with actors; one of the first's runners is killed.
+
+    What its checkpoint holds is then gone on from; the other has nobody's.
+    """
     lesson = small_lesson(hyperparameters=SMALL_SAC, actions="continuous", runners=2, learners=2)
     marker = folder / "killed"
 
@@ -73,11 +79,23 @@ def repeat(folder: Path) -> dict[str, Any]:
                 marker.touch()
             report(steps, metrics)
 
-        return train(lesson, told)
+        whole = checkpoint.restore
+
+        def noted(algorithm: MarketAlgorithm, state: Mapping[str, Any]) -> None:
+            with (folder / "restored").open("a") as file:
+                file.write(f"{state['steps']} ")
+            whole(algorithm, state)
+
+        checkpoint.restore = noted
+        try:
+            return train(lesson, told, folder / "checkpoints", every_seconds=0.0)
+        finally:
+            checkpoint.restore = whole
 
     found = train_all(Home(folder), [lesson, lesson], train=stumbling)
     alone = train(small_lesson(hyperparameters=SMALL_SAC, actions="continuous"))
     return {
+        "restored": (folder / "restored").read_text().split(),
         "killed": int(marker.exists()),
         "problems": [one.problem for one in found],
         "hashes": [one.trained.weights_sha256 for one in found if one.trained],

@@ -12,6 +12,7 @@ not at all. It goes when the training ends, pruned or broken included; left behi
 never taken up again, after STALE_DAYS.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import io
@@ -143,10 +144,13 @@ def captured(algorithm: MarketAlgorithm) -> dict[str, Any]:
 def restore(algorithm: MarketAlgorithm, state: Mapping[str, Any]) -> None:
     """Let a new ``algorithm`` of the same lesson go on from ``captured()``."""
     learners = list(state["learners"].values())
-    algorithm.each_learner(lambda learner: _restore_learner(learner, learners[learner.place]))
+    # Copies: what comes to another process lies in memory that nobody may write to.
+    algorithm.each_learner(lambda one: _restore_learner(one, copy.deepcopy(learners[one.place])))
     algorithm.spread_weights()
     runners = list(state["runners"].values())
-    algorithm.each_runner(lambda one: one.set_state(runners[max(one.worker_index - 1, 0)]))
+    algorithm.each_runner(
+        lambda one: one.set_state(copy.deepcopy(runners[max(one.worker_index - 1, 0)]))
+    )
     algorithm.set_memory(state["memory"])
     algorithm.steps = state["steps"]
     torch.set_rng_state(torch.as_tensor(state["torch"]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
@@ -61,6 +62,8 @@ def train(
             exported = export_policy(algorithm, lesson)
             returns = validation_returns(algorithm, lesson)
             keeper.end()
+        except RayActorError:  # one of its own was lost: it goes on from its checkpoint
+            raise
         except Exception:  # pruned or broken: nobody goes on with it; killed, it is none
             keeper.end()
             raise
