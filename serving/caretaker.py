@@ -186,6 +186,7 @@ class Caretaker:
         self._executions += news.executions
         for sleeve in sleeves:
             sleeve.hear(self._executions)
+            sleeve.mind()
         if sleeves:
             self._executions.clear()
 

@@ -4,7 +4,7 @@ Owns the meaning of a message; called by the worker's main loop alone, so nothin
 bar. Which message comes when is the queue's matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from core.errors import RatchetError
 from core.settings import Params
@@ -12,6 +12,7 @@ from serving.account import Account
 from serving.brokers.port import News, RemoteBroker
 from serving.floor import Floor
 from serving.following import AliasMoved, AliasRefused
+from serving.history import FeedBar
 from serving.messages import BarsArrived, Message, Pause, Reload
 from serving.noting import Notes
 from serving.reloading import found_settings, live_by
@@ -43,7 +44,11 @@ class Handler:
         self._settings = settings
 
     def hear(self) -> None:
-        """Take what feed and broker told since the last time."""
+        """Take what feed and broker told since the last time, and mind the orders."""
+        self._take_news()
+        self._mind(self._floor.seats)
+
+    def _take_news(self) -> None:
         floor = self._floor
         news = self._broker.news() if self._broker else News()
         for kind, detail in (*floor.feed.events(), *news.events):
@@ -52,14 +57,16 @@ class Handler:
         for seat in floor.seats.values() if self._broker else ():
             seat.sleeve.hear(news.executions)
 
+    def _mind(self, agents: Iterable[str]) -> None:
+        for agent in agents if self._broker else ():
+            self._floor.seats[agent].sleeve.mind()
+
     def handle(self, message: Message) -> None:
         """Do what a message asks for; those that end the session are the loop's own."""
+        if not isinstance(message, BarsArrived) or not message.bars:
+            self.hear()
         if isinstance(message, BarsArrived):
-            self._floor.desk.bars(message.bars)
-            with undisturbed():
-                self._steps.live(message.bars)
-            self._floor.ledger.tidy()
-            self._steps.prepare()
+            self._live(message.bars)
         elif isinstance(message, AliasMoved):
             self._swap(message)
         elif isinstance(message, AliasRefused):
@@ -70,6 +77,19 @@ class Handler:
             self._notes.agent(message.agent, "paused" if message.on else "resumed", message.by)
         elif isinstance(message, Reload):
             self._reload(message.by)
+
+    def _live(self, bars: Sequence[FeedBar]) -> None:
+        """Live through a step of the feed: a decision waits for no order but its own.
+
+        Sleeves that close mind their orders then, those that do not, after them.
+        """
+        self._take_news()
+        self._floor.desk.bars(bars)
+        with undisturbed():
+            closed = self._steps.live(bars)
+        self._mind(self._floor.seats.keys() - closed)
+        self._floor.ledger.tidy()
+        self._steps.prepare()
 
     def _swap(self, moved: AliasMoved) -> None:
         """Let another model version take over the sleeve; its books stay."""

@@ -194,9 +194,13 @@ class Sleeve:
         return self._dispatch is None or self._dispatch.rests
 
     def hear(self, executions: Sequence[Execution]) -> None:
-        """Between closes: write down what a broker across a network told, then mind the orders."""
+        """Write down what a broker across a network told; ``mind`` must follow."""
         if self._dispatch:
             self._dispatch.hear(executions)
+
+    def mind(self) -> None:
+        """Between closes: bring a broker across a network in line with the ledger."""
+        if self._dispatch:
             self._dispatch.mind(self.state)
 
     def skip(self, bar: FeedBar) -> None:

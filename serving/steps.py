@@ -31,8 +31,12 @@ class Steps:
         self._snapshot_seconds = snapshot_seconds
         self._snapshots: dict[str, float] = {}  # monotonic seconds, by agent
 
-    def live(self, bars: Sequence[FeedBar]) -> None:
-        """Let every sleeve live through one step of the feed; those that can decide, together."""
+    def live(self, bars: Sequence[FeedBar]) -> set[str]:
+        """Let every sleeve live through one step of the feed; those that can decide, together.
+
+        Returns whose sleeves closed a bar.
+        """
+        closed: set[str] = set()
         ready: dict[str, deque[Pair]] = {}
         for bar in bars:
             for name, seat in self._floor.seats.items():
@@ -45,8 +49,10 @@ class Steps:
                     else:
                         ready.setdefault(name, deque()).append(found)
         while ready:
+            closed |= ready.keys()
             self._close({name: pairs.popleft() for name, pairs in ready.items()})
             ready = {name: pairs for name, pairs in ready.items() if pairs}
+        return closed
 
     def prepare(self) -> None:
         """Between two steps: do what would hold up a later one."""

@@ -253,7 +253,6 @@ class Worker:
                 return
             if isinstance(message, FeedEnded) and self._feed_ended(message):
                 return
-            self._handler.hear()
             with self._shadows.aside():
                 if isinstance(message, BarsArrived):
                     self._feeding.taken()

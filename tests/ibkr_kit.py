@@ -195,6 +195,7 @@ class Trading:
                     rows.RiskEvent(session=1, agent="", bar_time=None, kind=kind, detail=detail)
                 )
         self.sleeve.hear(news.executions)
+        self.sleeve.mind()
 
     def caught_up(self) -> None:
         """Hear everything the market has done so far; ``BrokerUnavailable`` without a link."""
