@@ -171,19 +171,23 @@ def mark(state: State, bar: Bar | MarketRows, traded: Array, rules: Rules) -> St
     after booking the broker's fills; ``settle`` ends with it.
     """
     xp, clock = namespace(state.account), state.clock + 1
-    traded_at = where(traded, float(clock), state.last_trade)
-    held = record(Holding, state.position)
-    with quietly():
-        standing, held = close_books(
-            record(Standing, state.account),
-            state.cash[:, None],
-            held._replace(last_trade=traded_at),
-            record(Bar, gathered(bar)).close,
-            record(Numbers, rules.beside(state.account)),
-        )
     account, position = xp.empty_like(state.account), xp.asarray(state.position, copy=True)
-    store(account, standing)
-    store(position, held)
+    traded_at = where(traded, float(clock), state.last_trade)
+    position[:, :, Holding._fields.index("last_trade")] = traded_at
+    if runs_compiled(position):
+        n = len(position)
+        mark_each(state.account, position, *packed(bar, n), rules.of_each(n), account)
+    else:
+        with quietly():
+            standing, held = close_books(
+                record(Standing, state.account),
+                state.cash[:, None],
+                record(Holding, position),
+                record(Bar, gathered(bar)).close,
+                record(Numbers, rules.beside(state.account)),
+            )
+        store(account, standing)
+        store(position, held)
     return _turned(State(clock, account, position, state.past_peaks), rules)
 
 
@@ -382,6 +386,36 @@ def settled(
     cash, held, exits = exit_inside(cash, held, opening, clock, terms, rules)
     standing, held = close_books(before, cash, held, bar.close, rules)
     return standing, held, opening, exits
+
+
+@compiled
+def mark_each(
+    account: Array, position: Array, table: Array, rows: Array, rules: Array, account_after: Array
+) -> None:
+    """Let a few accounts at a time ``close_books``, in machine code; ``position`` is changed."""
+    given, made = scratch(GIVEN), scratch(HELD + RECENT)
+    if len(rules) == 1:
+        fill(given, NUMBERS, rules, RULES)
+    for begin in range(0, len(account), LANES):
+        width = min(LANES, len(account) - begin)
+        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
+        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
+        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
+        if len(rules) > 1:
+            fetch(given, NUMBERS, rules, begin, width, RULES)
+        for j in range(np.uint64(width)):
+            before = lane(Standing, given, 0, j)
+            standing, held = close_books(
+                before,
+                before.cash,
+                lane(Holding, given, HELD, j),
+                lane(Bar, given, BAR, j).close,
+                lane(Numbers, given, NUMBERS, j),
+            )
+            keep(made, 0, j, standing)
+            keep(made, HELD, j, held)
+        deliver(made, 0, account_after, begin, width, ACCOUNT_NUMBERS)
+        deliver(made, HELD, position, begin, width, RECENT)
 
 
 @elementwise

@@ -32,7 +32,7 @@ from core.arrays import (
 )
 from core.bars import Bar, MarketRows, gathered, packed
 from core.compiled import compiled, runs_compiled
-from core.engine import BAR, HELD, settle, submit
+from core.engine import BAR, HELD, mark, settle, submit
 from core.lanes import LANES, One, deliver, fetch, fetch_rows, keep, lane, scratch
 from core.rules import Rules
 from core.settings import Account, Costs, RiskLimits
@@ -104,6 +104,7 @@ def warm_up() -> None:
     bar = Bar(*(np.ones(1) for _ in Bar._fields))
     state = submit(open_accounts(1, 1, 1.0), np.zeros((1, 1)), bar, rules).state
     account_features(settle(state, bar, rules).state, bar)
+    mark(state, bar, np.zeros((1, 1), bool), rules)
 
 
 @compiled

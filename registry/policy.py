@@ -72,6 +72,16 @@ class Policy:
             return self._decision(*self._together(rows))
         return self._decision(*self._one_by_one(rows))
 
+    def scores(self, observation: np.ndarray) -> np.ndarray:
+        """Return the scores (n, k) float64 that ``decide_batch`` has; for attribution alone."""
+        (score,) = self.session.run(["score"], {"observation": self._checked(observation)})
+        if score.shape != (len(observation), self.symbols) or not np.isfinite(score).all():
+            raise BadBundle(
+                f"{self.name}: answers scores {score.tolist()} of shape {score.shape}, expected "
+                f"finite ones of shape ({len(observation)}, {self.symbols})"
+            )
+        return np.asarray(score, np.float64)
+
     def decide_batch(self, observation: np.ndarray) -> Decision:
         """Decide on all rows in one call, proved or not: the last bits may differ.
 

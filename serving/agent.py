@@ -115,7 +115,7 @@ class TradingAgent:
         digest = hashlib.sha256(content).hexdigest()
         try:
             decision = self.bundle.decide(observation)
-            contributions = explain(self._score, observation[0], self.columns)
+            contributions = explain(self.bundle.policy.scores, observation[0], self.columns)
         except BadBundle as error:
             return Answer(content, digest, np.nan, np.nan, 0.0, (), str(error))
         return Answer(
@@ -126,6 +126,3 @@ class TradingAgent:
             confidence=float(decision.confidence[0]),
             contributions=contributions,
         )
-
-    def _score(self, observations: np.ndarray) -> np.ndarray:
-        return self.bundle.policy.decide_batch(observations).score

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.accounts import State, choose, open_accounts, state_from_json, state_to_json
 from core.bars import Bar, Market, bar_at
 from core.compiled import by_arrays
-from core.engine import PackedMarket, settle, submit
+from core.engine import PackedMarket, mark, settle, submit
 from core.rules import Rules
 
 STEPS = 40
@@ -50,14 +50,15 @@ def test_one_account_has_the_bits_it_has_among_many(symbols: int, allow_short: b
 def everything(
     market: Market, rows: np.ndarray, weights: np.ndarray, rules: Rules, cash: float = 10_000.0
 ) -> list[bytes]:
-    """Return the bits of every state, verdict and fill."""
+    """Return the bits of every state, verdict and fill, and of books a broker's fills were in."""
     state, bits = open_accounts(len(rows), weights.shape[2], cash), []
     for day, weight in enumerate(weights):
         submitted, verdict = submit(state, weight, bar_at(market, rows + day), rules)
         state, fills = settle(submitted, bar_at(market, rows + day + 1), rules)
+        marked = mark(submitted, bar_at(market, rows + day + 1), weight > 0.2, rules)
         bits += [
             array.tobytes()
-            for array in (submitted.position, verdict.block, *state[1:], fills.block)
+            for array in (submitted.position, verdict.block, *state[1:], fills.block, *marked[1:])
         ]
     return bits
 

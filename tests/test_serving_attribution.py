@@ -1,8 +1,10 @@
 """Attribution: the features a rationale names are the ones that moved the decision."""
 
 import numpy as np
+import pytest
 import serving_kit as world
 
+from core.errors import BadBundle
 from features.observation import observation_columns
 from registry.policy import Policy
 from serving.attribution import explain, group_columns, in_words
@@ -12,7 +14,7 @@ def test_hiding_the_named_features_moves_the_score_more_than_hiding_random_ones(
     columns = observation_columns(world.spec_of(world.params()))
     policy = Policy.open(world.network(len(columns), seed=5), 1)
     rng = np.random.default_rng(6)
-    score = lambda rows: policy.decide_batch(rows).score  # noqa: E731
+    score = policy.scores
     names = list(group_columns(columns))
     wins = 0
     for _ in range(200):
@@ -26,6 +28,15 @@ def test_hiding_the_named_features_moves_the_score_more_than_hiding_random_ones(
             moved.append(abs(float((score(observation[None]) - score(blind[None]))[0, 0])))
         wins += moved[0] > moved[1]
     assert wins >= 0.95 * 200  # 0.8 is asked for
+
+
+def test_scores_are_those_of_the_decision() -> None:
+    policy = Policy.open(world.network(7, seed=5), 1)
+    rows = np.random.default_rng(6).normal(size=(9, 7)).astype(np.float32)
+    assert policy.scores(rows).tobytes() == policy.decide_batch(rows).score.tobytes()
+    rows[3] = np.nan
+    with pytest.raises(BadBundle, match=r"policy\.onnx: answers scores .*nan"):
+        policy.scores(rows)
 
 
 def test_the_effects_of_a_linear_policy_are_its_terms() -> None:
