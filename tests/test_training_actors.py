@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest
 from training_kit import SMALL_PPO, small_batch, small_lesson
 
 from core.errors import ConfigError
-from core.home import PROJECT
+from core.home import PROJECT, Home
 from core.settings import Environment, Ppo
 from training.actors import market_of, with_actors
 from training.ppo import MarketPpo, ppo_config
 from training.rollout import Trajectories, own_seed
+from training.workers import temp_folder
 
 # One process of its own, whose Ray has as many processors as one such training takes.
 PLAY = """
@@ -40,17 +43,21 @@ print(json.dumps({play.__name__: play(folder) for play in plays}))
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return what the functions of ``actors_play`` give, beside a Ray of their own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     kept |= {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}", "RAY_AUTH_MODE": "disabled"}
-    temp = f"/tmp/ratchet-actors-{os.getpid()}"
-    done = subprocess.run(
-        [sys.executable, "-c", PLAY, temp, str(tmp_path_factory.mktemp("actors"))],
-        env=kept, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("actors")
+    temp = temp_folder(Home(folder))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PLAY, str(temp), str(folder)],
+            env=kept, capture_output=True, text=True, check=False, timeout=280,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout.splitlines()[-1])
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def test_a_step_of_two_learners_is_that_of_one_on_the_whole_batch(told: Any) -> None:
