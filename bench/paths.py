@@ -36,11 +36,12 @@ from training.splits import Window
 
 PARTS = {
     "policy network": "InferenceSession.run",
-    "scaling": "transform",
+    "bars side by side": "pack_each",
+    "scaling": "scale_each",
     "engine: settle": "settle",
     "engine: submit": "submit",
     "account features": "account_features",
-    "observations": "observe",
+    "observations, scaling included": "observe",
     "checks of the answers": "_decision",
 }
 
