@@ -11,7 +11,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
 import pandas as pd
@@ -60,6 +60,7 @@ class Shadows:
         self._free, self._stop = Event(), Event()
         self._free.set()
         self._thread = Thread(target=self._run, name="shadows", daemon=True)
+        self._timed: list[str] = []  # agents that decide on a timer
         self._off = challengers is None or not params.shadow.versions
         self._log = logging.getLogger(NAME)
 
@@ -70,7 +71,8 @@ class Shadows:
         self._session = session
         for name, sleeve in sleeves.items():
             if sleeve.traded.instrument.decide:
-                continue  # challengers are compared at closes
+                self._timed.append(name)  # challengers are compared at closes
+                continue
             same = sleeve.signal is sleeve.traded
             traded = History(sleeve.traded.instrument, sleeve.traded.frame())
             signal = traded if same else History(sleeve.signal.instrument, sleeve.signal.frame())
@@ -174,6 +176,7 @@ class Shadows:
         try:
             self._resume()
             self._resuming = False
+            self._refuse_timed()
             every = LOOK_EVERY * self._params.paper.alias_poll_seconds
             due = 0.0
             while not self._stop.is_set():
@@ -211,6 +214,14 @@ class Shadows:
                     found = resumed(ledger, self._session, ring.agent, ring.seen, ring.calendar)
                     for made in ring.catch_up(found, self._stop.is_set):
                         self._put(made)
+
+    def _refuse_timed(self) -> None:
+        """Say of a challenger that nobody will compare it, rather than let a person wait for it."""
+        for name in self._timed:
+            with suppress(RatchetError):  # the registry is away: it names nobody
+                if self._challengers and self._challengers.named(name):
+                    detail = "it decides on a timer; challengers are compared at closes alone"
+                    self._note(name, "shadow off", detail)
 
     def _put(self, made: list[Row]) -> None:
         self._steps += 1
