@@ -20,18 +20,17 @@ import pandas as pd
 from core import engine
 from core.accounts import State, state_from_json, state_to_json
 from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
-from core.calendar import bars_per_year
+from core.calendar import decisions_per_year
 from core.errors import CorruptFile
 from core.portfolio import applied
 from core.risk import Reason
 from core.rules import Rules
-from core.settings import Interval
 from features.table import risk_row
 from registry import sequential
 from registry.bundle import Bundle
 from serving.agent import TradingAgent
 from serving.following import Published
-from serving.history import FeedBar, History
+from serving.history import FeedBar, History, Instrument
 from serving.ledger import rows
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.rulebook import RuleBook
@@ -260,9 +259,9 @@ def begin(
     )
 
 
-def of(begun: ShadowBegun, interval: Interval, calendar: str) -> Comparison:
-    """Return a comparison whose bars come every ``interval``."""
-    return Comparison(begun, bars_per_year(interval, calendar))
+def of(begun: ShadowBegun, traded: Instrument, calendar: str) -> Comparison:
+    """Return a comparison that steps as often as ``traded`` is decided on."""
+    return Comparison(begun, decisions_per_year(traded.interval, traded.decide, calendar))
 
 
 def recalled(

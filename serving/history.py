@@ -76,6 +76,10 @@ class History:
     def __len__(self) -> int:
         return self._count
 
+    def copy(self) -> "History":
+        """Return one that grows by itself."""
+        return History(self.instrument, self.frame(), self.newest_part)
+
     @property
     def newest(self) -> datetime | None:
         return self.newest_part or self.newest_row

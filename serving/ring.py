@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from core.accounts import State
+from core.calendar import bars_per_year, decisions_per_year
 from core.errors import RatchetError, ServiceUnavailable, SpecMismatch
 from core.settings import Shadow
 from registry.bundle import Bundle
@@ -128,7 +129,7 @@ class Ring:
             if known or named in running | self._refused | {lived.production}:
                 continue
             begun = self._begun(lived.production, named, before)
-            one = comparison.of(begun, lived.traded.instrument.interval, self.calendar)
+            one = comparison.of(begun, lived.traded.instrument, self.calendar)
             try:
                 self._open(one)
             except ServiceUnavailable:
@@ -155,7 +156,15 @@ class Ring:
             self.seen.traded.newest,
             1 + max(places, default=0),
             (self.settings.alpha, self.settings.drop_alpha),
-            self.settings.longest_bars,
+            self._longest(),
+        )
+
+    def _longest(self) -> int:
+        """Return how many decisions an undecided challenger gets: those of so many bars."""
+        one = self.seen.traded.instrument
+        decided = decisions_per_year(one.interval, one.decide, self.calendar)
+        return round(
+            self.settings.longest_bars * decided / bars_per_year(one.interval, self.calendar)
         )
 
     def _open(self, one: Comparison) -> None:

@@ -11,7 +11,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event, Thread
 
 import pandas as pd
@@ -24,7 +24,6 @@ from serving.challengers import Challengers
 from serving.closing import Close
 from serving.comparison import Histories, Lived
 from serving.following import Published
-from serving.history import History
 from serving.ledger import Ledger, LedgerReader
 from serving.ledger.rows import RiskEvent, Row
 from serving.ledger.shadow_rows import ShadowEnd
@@ -60,7 +59,6 @@ class Shadows:
         self._free, self._stop = Event(), Event()
         self._free.set()
         self._thread = Thread(target=self._run, name="shadows", daemon=True)
-        self._timed: list[str] = []  # agents that decide on a timer
         self._off = challengers is None or not params.shadow.versions
         self._log = logging.getLogger(NAME)
 
@@ -70,12 +68,9 @@ class Shadows:
             return
         self._session = session
         for name, sleeve in sleeves.items():
-            if sleeve.traded.instrument.decide:
-                self._timed.append(name)  # challengers are compared at closes
-                continue
             same = sleeve.signal is sleeve.traded
-            traded = History(sleeve.traded.instrument, sleeve.traded.frame())
-            signal = traded if same else History(sleeve.signal.instrument, sleeve.signal.frame())
+            traded = sleeve.traded.copy()
+            signal = traded if same else sleeve.signal.copy()
             seen = Histories(traded, signal)
             seen.vix = _vix_of(sleeve, vix)
             self._rings[name] = Ring(
@@ -93,7 +88,7 @@ class Shadows:
 
     def hear(self, close: Close, sleeve: Sleeve, vix: Vix) -> None:
         """Take note of a bar of Production's; its orders have left."""
-        if self._off or close.traded.instrument.decide:
+        if self._off:
             return
         lived = Lived(
             agent=close.agent,
@@ -176,7 +171,6 @@ class Shadows:
         try:
             self._resume()
             self._resuming = False
-            self._refuse_timed()
             every = LOOK_EVERY * self._params.paper.alias_poll_seconds
             due = 0.0
             while not self._stop.is_set():
@@ -214,14 +208,6 @@ class Shadows:
                     found = resumed(ledger, self._session, ring.agent, ring.seen, ring.calendar)
                     for made in ring.catch_up(found, self._stop.is_set):
                         self._put(made)
-
-    def _refuse_timed(self) -> None:
-        """Say of a challenger that nobody will compare it, rather than let a person wait for it."""
-        for name in self._timed:
-            with suppress(RatchetError):  # the registry is away: it names nobody
-                if self._challengers and self._challengers.named(name):
-                    detail = "it decides on a timer; challengers are compared at closes alone"
-                    self._note(name, "shadow off", detail)
 
     def _put(self, made: list[Row]) -> None:
         self._steps += 1

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
+
 from core.bars import BAR_COLUMNS, RISK_COLUMNS
 from core.errors import CorruptFile
 from serving import comparison
@@ -22,6 +24,7 @@ from serving.ledger.reader import Reading
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.rulebook import RuleBook, rulebook
 from serving.sleeve import bar_of
+from serving.timer import heard_again, heard_bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def resumed(ledger: Reading, session: int, agent: str, seen: Histories, calendar
     lived = ledger.rows(ShadowBar, **of)
     comparisons = tuple(
         comparison.recalled(
-            comparison.of(start, one.interval, calendar),
+            comparison.of(start, one, calendar),
             [row for row in lived if _key(row) == _key(start)],
             bars,
             rules,
@@ -68,45 +71,62 @@ def resumed(ledger: Reading, session: int, agent: str, seen: Histories, calendar
         event.bar_time
         for event in ledger.rows(rows.RiskEvent, after=newest, kind="stale bar", **of)
     }
-    missed = list(_missed(seen, newest, decisions, bars, stale, rules))
-    return Resumed(_until(seen, newest), comparisons, missed)
+    streams = [_Stream.of(ledger, of, known) for known in (seen.traded, seen.signal)]
+    same = seen.signal is seen.traded
+    later = [stream.after(newest) for stream in streams]
+    missed = list(_missed(later, seen.vix, newest, decisions, bars, stale, rules))
+    traded = streams[0].until(newest)
+    earlier = Histories(traded, traded if same else streams[1].until(newest))
+    earlier.vix = seen.vix
+    return Resumed(earlier, comparisons, missed)
 
 
 def _key(row: ShadowBar | ShadowBegun) -> tuple[str, int]:
     return row.production_version, row.place
 
 
-def _until(seen: Histories, newest: datetime) -> Histories:
-    """Return the histories as they were at a bar."""
-    traded = History(seen.traded.instrument, seen.traded.frame().loc[:newest])
-    same = seen.signal is seen.traded
-    signal = traded if same else History(seen.signal.instrument, seen.signal.frame().loc[:newest])
-    earlier = Histories(traded, signal)
-    earlier.vix = seen.vix
-    return earlier
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The bars of one instrument, up to now; with a decision timer, as they were heard."""
+
+    history: History
+    heard: Sequence[rows.BarSeen]  # parts, and what came whole between them
+
+    @classmethod
+    def of(cls, ledger: Reading, of: dict[str, Any], history: History) -> "_Stream":
+        one = history.instrument
+        timed = ledger.rows(rows.BarSeen, **of, symbol=one.symbol) if one.decide else []
+        return cls(history, timed)
+
+    def until(self, newest: datetime) -> History:
+        """Return the history as it was at a bar, or a part of one."""
+        one, whole = self.history.instrument, self.history.frame()
+        heard = [bar for bar in self.heard if bar.bar_time <= newest]
+        return heard_again(one, whole, heard) if heard else History(one, whole.loc[:newest])
+
+    def after(self, newest: datetime) -> list[FeedBar]:
+        one = self.history.instrument
+        if not one.decide:
+            return bars_after(self.history.frame(), one, newest)
+        return [bar for bar in heard_bars(one, self.heard) if bar.time > newest]
 
 
 def _missed(
-    seen: Histories,
+    later: Sequence[Sequence[FeedBar]],
+    vix: pd.Series | None,
     newest: datetime,
     decisions: Sequence[rows.Decision],
     bars: dict[datetime, rows.BarSeen],
     stale: set[datetime | None],
     rules: RuleBook,
 ) -> Iterator[Lived]:
-    """Yield what Production lived through after ``newest``."""
-    traded = bars_after(seen.traded.frame(), seen.traded.instrument, newest)
-    signal = traded
-    if seen.signal is not seen.traded:
-        signal = bars_after(seen.signal.frame(), seen.signal.instrument, newest)
+    """Yield what Production lived through after ``newest``; ``later``: traded, signal."""
     since = newest
     for decision in decisions:
         now = decision.bar_time
         row = bars[now]
-        pair = [_at(found, now, decision.agent) for found in (traded, signal)]
-        between = dict.fromkeys(
-            bar for found in (traded, signal) for bar in found if since < bar.time < now
-        )
+        pair = [_at(found, now, decision.agent) for found in later]
+        between = dict.fromkeys(bar for found in later for bar in found if since < bar.time < now)
         yield Lived(
             agent=decision.agent,
             production=Published(decision.model_version, decision.bundle_sha256),
@@ -116,7 +136,7 @@ def _missed(
             skipped=tuple(sorted(between, key=lambda bar: bar.time)),
             stale=now in stale,
             rules=rules.at(now),
-            vix=seen.vix,
+            vix=vix,
         )
         since = now
 

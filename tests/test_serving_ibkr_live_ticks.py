@@ -65,7 +65,6 @@ def test_agents_trade_on_ticks_and_order_nothing_while_there_are_none(tmp_path: 
             tape.opens()
             for number in range(14):
                 tape.part(number)
-            found.until("word", lambda: tape.told("shadow off: it decides on a timer"))
             before = len(found.exchange.orders)
             found.remote.do(lambda tws: tws.announce(1100))
             asked = found.remote.tws.count(Request.MARKET_DATA)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import serving_kit as world
+from shadow_kit import ChallengerShelf
 
 from core.bars import BAR_COLUMNS
 from core.calendar import expected_bars
@@ -68,16 +69,19 @@ def home_with_bars(root: Path) -> Home:
     return home
 
 
-def shelf_of(root: Path, params: Params) -> world.FolderShelf:
-    """Return a shelf whose version 1 of `quick` is a random network."""
-    shelf, spec = world.FolderShelf(root), world.spec_from(params, "1m")
+def shelf_of(root: Path, params: Params, **more: int) -> ChallengerShelf:
+    """Return a shelf whose version 1 of `quick` is a random network; ``v2=seed`` …: challengers."""
+    shelf, spec = ChallengerShelf(root), world.spec_from(params, "1m")
     rows = build_table(whole_bars(finer_bars()), spec, "1m").dropna().to_numpy()
     card = Card(
         agent="quick", algorithm="ppo", symbols=(SYMBOL,), signal_symbol=SYMBOL, interval="1m",
         action_space=ActionSpace("continuous"), dataset_sha256="d" * 64, commit="c" * 40,
         seed=1, created_at="2020-01-01T00:00:00+00:00", trial=7,
     )  # fmt: skip
-    policy = world.network(len(observation_columns(spec)), 5)
-    save_bundle(root / "quick" / "1", policy, spec, Scaler.fit(rows, spec), card)
+    for version, seed in {"v1": 5, **more}.items():
+        policy = world.network(len(observation_columns(spec)), seed)
+        folder = root / "quick" / version.removeprefix("v")
+        save_bundle(folder, policy, spec, Scaler.fit(rows, spec), card)
     shelf.point("quick", "1")
+    shelf.challenge("quick", *(version.removeprefix("v") for version in more))
     return shelf
