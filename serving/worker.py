@@ -15,6 +15,7 @@ from threading import Event
 
 from core.errors import Fenced, StorageError
 from core.home import Home
+from core.masking import confidential, masked
 from core.portfolio import AccountLimits
 from core.settings import Params
 from features.account import warm_up
@@ -282,12 +283,13 @@ class Worker:
 
     def _fail(self, error: BaseException) -> None:
         """Note why the worker ends; where even that is impossible, the error itself says why."""
-        self._log.error("failed", extra={"reason": f"{type(error).__name__}: {error}"})
-        self._watch.notice("failed", f"{type(error).__name__}: {error}")
+        reason = masked(f"{type(error).__name__}: {error}", confidential(self._environment))
+        self._log.error("failed", extra={"reason": reason})
+        self._watch.notice("failed", reason)
         if isinstance(error, Fenced):
             return  # the ledger has another writer now
         try:
-            self._end("stopped", f"{type(error).__name__}: {error}")
+            self._end("stopped", reason)
         except StorageError as problem:
             self._log.error("end not recorded", extra={"reason": str(problem)})
 

@@ -1,15 +1,19 @@
 """What is confidential shows in no log, error or traceback."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serving_kit as world
 
 from core.errors import ServiceUnavailable
 from core.home import Home
 from core.masking import confidential, masked
 from flows import cli, commands
 from serving import logs
+from serving.ledger import LedgerReader, rows
+from serving.worker import Worker
 
 ENVIRONMENT = {
     "MLFLOW_TRACKING_URI": "postgresql://ratchet:h%C3%BCnter2@db/mlflow",
@@ -58,6 +62,25 @@ def test_an_error_and_its_traceback_show_no_secret(
     shown = capsys.readouterr().err + (home.logs / "ratchet.log").read_text()
     assert shown.count("postgresql://ratchet:****@db/mlflow with ****") == 3
     assert not [one for one in confidential(ENVIRONMENT) if one in shown]
+
+
+def test_a_worker_that_fails_tells_ledger_and_status_no_secret(home: Home) -> None:
+    settings, feed = world.params(), world.feed()
+    shelf = world.shelf_with_both(home.root / "shelf", settings)
+
+    def broken(*_: object) -> Iterator[object]:
+        raise ConnectionError(ENVIRONMENT["MLFLOW_TRACKING_URI"])
+        yield
+
+    feed.stream = broken  # type: ignore[method-assign,assignment]
+    worker = Worker(home, settings, ["solo"], feed, shelf=shelf, environment=ENVIRONMENT)
+    with pytest.raises(ConnectionError):
+        worker.run()
+    with LedgerReader(home.ledger) as ledger:
+        end = ledger.rows(rows.SessionEvent)[-1]
+    assert end.detail == "ConnectionError: postgresql://ratchet:****@db/mlflow"
+    told = (home.root / "worker.json").read_text() + (home.logs / "worker.jsonl").read_text()
+    assert "nter2" not in told
 
 
 def test_a_line_of_the_workers_log_shows_no_secret(home: Home) -> None:
