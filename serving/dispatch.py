@@ -77,8 +77,7 @@ class Dispatch:
         """
         if self._next is not None:
             self._hanging[self._next.order_ref] = self._next
-        if self._time is None or time.date() != self._time.date():
-            self._forget(time)
+        new_day = self._time is None or time.date() != self._time.date()
         self._time, self._version = time, version
         self._standing = None  # a close renews what is gone
         self._next, self._may_be_there = ticket, False
@@ -87,6 +86,8 @@ class Dispatch:
         if ticket is not None:
             self._tickets[ticket.order_ref] = ticket
         self.mind(state)
+        if new_day:
+            self._forget(time)
 
     def mind(self, state: State) -> None:
         """Bring the broker in line with the ledger, as far as it answers; call again and again."""

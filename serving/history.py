@@ -1,6 +1,8 @@
 """Histories: the completed bars of one instrument, growing bar by bar.
 
 Owns memory of bars and their order. Knows neither where they come from nor what is computed.
+Nothing is forgotten: a version that takes the seat may look further back than the one before, and a
+bar takes 64 bytes, so a year of 1-minute bars (98,280) takes 6 MB.
 """
 
 from dataclasses import dataclass
