@@ -61,6 +61,7 @@ class _Carrying:
         self._place = 0
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        setattr(self, name, self._answer)  # found at once the next time
         return self._answer
 
     def _answer(self, *given: Any, **named: Any) -> Any:

@@ -5,7 +5,8 @@ period (year or day) from its anchor, ``build_row`` only the newest row from the
 their bytes agree. Knows nothing of scaling, files or who asks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -83,19 +84,32 @@ def build_row(
     return newest_row(_prices(columns, Period(0, length - 1, length)), spec)
 
 
-def newest_row(prices: Prices, spec: FeatureSpec, recipe: Sequence[Indicator] = ()) -> Array:
+@dataclass(frozen=True, slots=True)
+class _RowRecipe:
+    """The columns of a row, and which of them end in the same way: those are ended together."""
+
+    columns: list[Indicator]
+    endings: list[tuple[Callable[..., Array], list[int]]]  # of which places
+
+    @classmethod
+    def of(cls, spec: FeatureSpec) -> "_RowRecipe":
+        columns, endings = _recipe(spec), dict[Callable[..., Array], list[int]]()
+        for place, one in enumerate(columns):
+            endings.setdefault(one.finish, []).append(place)
+        return cls(columns, list(endings.items()))
+
+
+def newest_row(prices: Prices, spec: FeatureSpec, recipe: _RowRecipe | None = None) -> Array:
     """Return the newest row, (d,) float64, of bars that begin at its anchor (``live_prices``)."""
     if len(prices) < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
-    newest = prices.close[-1:]
-    row = []
-    for one in recipe or _recipe(spec):
-        made = one.along(prices)
-        if isinstance(made, tuple):
-            row.append(one.finish(newest, *[source[-1:] for source in made]).item())
-        else:
-            row.append(one.finish(newest, made[-1:]).item())
-    return np.array(row)
+    recipe, newest = recipe or _RowRecipe.of(spec), prices.close[-1:]
+    made = [one.sources(prices) for one in recipe.columns]
+    row = np.empty(len(made))
+    for finish, places in recipe.endings:
+        sources = zip(*(made[place] for place in places), strict=True)
+        row[places] = finish(newest, *(np.array([one.item(-1) for one in s]) for s in sources))
+    return row
 
 
 def live_row(spec: FeatureSpec) -> LiveRow | None:
@@ -103,7 +117,7 @@ def live_row(spec: FeatureSpec) -> LiveRow | None:
     the bars: a user's own, the VIX's."""
     if spec.uses_vix or any(map(is_path, spec.columns)):
         return None
-    recipe = _recipe(spec)
+    recipe = _RowRecipe.of(spec)
     return LiveRow(lambda prices: newest_row(prices, spec, recipe), spec.interval, spec.anchor)
 
 
