@@ -24,9 +24,9 @@ DURABLE = 8  # parts, when the first worker stops writing rows of its shadows
 STOPS = 29  # parts until it stops trading: inside the third minute
 
 
-@pytest.fixture(scope="module", params=[{}, {"environment": {"window": 3}}], ids=["row", "window"])
-def settings(request: pytest.FixtureRequest) -> Params:
-    return kit.settings(**request.param)
+@pytest.fixture(scope="module")
+def settings() -> Params:
+    return kit.settings(environment={"window": 3})
 
 
 def feed_of(home: Home, settings: Params, parts: int | None = None) -> Feed:

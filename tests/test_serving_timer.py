@@ -207,18 +207,12 @@ def test_a_policy_that_looks_back_sees_whole_bars_behind_the_unfinished_one(
     assert seen[: len(expected)] == expected
 
 
-@pytest.mark.parametrize(
-    ("section", "values"),
-    [
-        ("environment", {"window": 3}),
-        ("features", {"anchor_sessions": 2, "scaler": "rolling", "rolling_window_bars": 60}),
-    ],
-    ids=["window", "rolling"],
-)
 def test_a_session_of_a_policy_that_looks_back_is_certified_with_what_came_whole(
-    tmp_path: Path, section: str, values: dict[str, object]
+    tmp_path: Path,
 ) -> None:
-    home, params = kit.home_with_bars(tmp_path / "home"), kit.settings(**{section: values})
+    home = kit.home_with_bars(tmp_path / "home")
+    features = {"anchor_sessions": 2, "scaler": "rolling", "rolling_window_bars": 60}
+    params = kit.settings(environment={"window": 3}, features=features)
     shelf = kit.shelf_of(tmp_path / "shelf", params)
     feed, whole = make_feed(home, params, ["quick"]), kit.whole_bars(kit.finer_bars())
     stream, missed = feed.stream, kit.finer_bars().index[2 * kit.PARTS]
