@@ -1,7 +1,7 @@
 """Observations: the only place where what a policy sees is put together.
 
 Owns the order of the numbers: the window of scaled feature rows, oldest row first, then the
-account. NumPy or torch, one account or thousands.
+account. NumPy or torch, one account or thousands. ``features/blocks.py`` makes the same in place.
 """
 
 from core.arrays import Array, namespace
