@@ -164,6 +164,13 @@ class LiveRow:
         known = dict(zip(BAR_COLUMNS, values[:, anchor:], strict=True))
         return self._make(Prices.of(adjust_columns(known)))
 
+    def forget(self, bars: int) -> None:
+        """Count on where the history let go of its oldest ``bars``: no row needs them."""
+        for line in (self._line, self._coming):
+            if line is not None:
+                line.anchor -= bars
+                line.count -= bars
+
     def prepare(self, times: np.ndarray, values: Array) -> None:
         """Be ready for the first bar of the next period; call when there is time."""
         if self._line is None or self._line.count != len(times):

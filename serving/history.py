@@ -1,8 +1,8 @@
 """Histories: the completed bars of one instrument, growing bar by bar.
 
-Owns memory of bars and their order. Knows neither where they come from nor what is computed.
-Nothing is forgotten: a version that takes the seat may look further back than the one before, and a
-bar takes 64 bytes, so a year of 1-minute bars (98,280) takes 6 MB.
+Owns memory of bars and their order, and how long bars within a day are remembered: as many days as
+it began with, and as many more as features look back. Knows neither where bars come from nor what
+is computed.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from features.live import LiveRow
     from features.spec import FeatureSpec
 
+DAY = "datetime64[D]"
+FORGETS_AT = 2  # times the days that are kept
 KEPT = 4  # rows carried on from bar to bar: of the newest versions
 
 
@@ -65,6 +67,7 @@ class History:
         self._since: tuple[tuple[datetime | int, int], Prices] | None = None  # by newest, anchor
         self._live: dict[tuple[Any, ...], LiveRow | None] = {}
         self._count = len(bars)
+        self._forgotten = 0  # bars, the oldest
         self._newest_row: datetime | None = None
         room = max(2 * len(bars), 1024)
         self._values = np.empty((len(BAR_COLUMNS), room))  # a column lies in one piece
@@ -74,9 +77,12 @@ class History:
             self._times[: self._count] = bars.index.to_numpy("datetime64[ns]")
             newest = pd.Timestamp(self._times[self._count - 1], tz="UTC")
             self._newest_row = newest.to_pydatetime()
+        self._days = self._first_days = len(np.unique(self._times[: self._count].astype(DAY)))
+        self._looked_back = 0  # days at most
 
     def __len__(self) -> int:
-        return self._count
+        """Return how many bars there were, those it has forgotten included."""
+        return self._forgotten + self._count
 
     def copy(self) -> "History":
         """Return one that grows by itself."""
@@ -114,12 +120,13 @@ class History:
             self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
             self._times = np.concatenate([self._times, np.empty_like(self._times)])
         self._values[:, self._count] = bar.values
-        self._newest_row = bar.row or bar.time
+        before, self._newest_row = self._newest_row, bar.row or bar.time
+        self._days += before is None or before.date() != self._newest_row.date()
         self._times[self._count] = np.datetime64(self._newest_row.replace(tzinfo=None), "ns")
         self._count += 1
 
     def frame(self, newest: int | None = None) -> pd.DataFrame:
-        """Return a bar frame of everything, or of the ``newest`` bars."""
+        """Return a bar frame of all that is remembered, or of the ``newest`` bars."""
         start = 0 if newest is None else max(self._count - newest, 0)
         times = pd.DatetimeIndex(self._times[start : self._count], name="time").tz_localize("UTC")
         values = self._values[:, start : self._count].T.copy()
@@ -149,15 +156,39 @@ class History:
 
     def prepare(self) -> None:
         """Do now what would hold up the first bar of the next day (daily: year)."""
+        self._forget()
         for live in self._live.values():
             if live is not None and self.newest_part is None:
                 live.prepare(*self._seen())
+
+    def _forget(self) -> None:
+        """Let go of days that no row needs any more, many at once.
+
+        What is left reaches back as far as at the beginning, before the anchor of its oldest row:
+        a restart would know no more. Daily bars stay: a year of them is 16 kB.
+        """
+        kept = self._first_days + self._looked_back + 1
+        if self.instrument.interval == "1d" or self._days <= FORGETS_AT * kept:
+            return
+        from features.anchor import next_anchor
+
+        bars = next_anchor(self._times[: self._count], self.instrument.interval, kept)
+        self._values = self._values[:, bars:].copy()  # others may look at what was there
+        self._times = self._times[bars:].copy()
+        self._count -= bars
+        self._forgotten += bars
+        self._days = kept
+        self._since = None
+        for live in self._live.values():
+            if live is not None:
+                live.forget(bars)
 
     def _carried(
         self, kind: str, spec: "FeatureSpec", make: "Callable[[FeatureSpec], LiveRow | None]"
     ) -> "LiveRow | None":
         if self.newest_part is not None:
             return None  # nothing is carried on over a row that still grows
+        self._looked_back = max(self._looked_back, spec.anchor)
         key = (kind, spec.columns if kind == "row" else (), spec.anchor)
         if key not in self._live:
             self._live[key] = make(spec)
@@ -185,6 +216,7 @@ class History:
     def _start(self, anchor: int) -> int:
         from features.anchor import newest_period_of
 
+        self._looked_back = max(self._looked_back, anchor)
         times = self._times[: self._count]
         return newest_period_of(times, self.instrument.interval, anchor).anchor if len(times) else 0
 

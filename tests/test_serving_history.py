@@ -31,6 +31,38 @@ def test_the_newest_rows_of_a_growing_history_have_the_bytes_of_the_tables(inter
     assert history.frame().equals(bars)
 
 
+@pytest.mark.parametrize("asks", ["often", "seldom"])
+def test_a_history_forgets_old_days_and_its_rows_keep_their_bytes(asks):
+    """Three days at first, five looked back: nine are kept, and at nineteen days all others go."""
+    chosen, instrument = spec("15m", anchor_sessions=5), Instrument("bundled", "X", "15m")
+    bars = random_bars(intraday_index(60, 15), seed=4)
+    table = build_table(bars, chosen, "15m").to_numpy()
+    risk = risk_columns(bars, chosen, "15m").to_numpy()
+    history, day = History(instrument, bars.iloc[: 3 * 26]), 26
+    known = []
+    for row in range(3 * day, len(bars)):
+        history.append(bar_at(bars, row, instrument))
+        if row % (1 if asks == "often" else 40) == 0:
+            assert history.row(chosen).tobytes() == table[row].tobytes(), f"row {row}"
+            assert history.risk(chosen).tobytes() == risk[row].tobytes(), f"row {row}"
+        history.prepare()
+        assert len(history) == row + 1
+        assert history.frame().equals(bars.iloc[row + 1 - len(history.frame()) : row + 1])
+        known.append(len(history.frame()))
+    assert max(known) == 18 * day
+    assert min(known[18 * day :]) == 8 * day + 1  # eight days and the first bar of the nineteenth
+    assert history.since_anchor(5).index[0].date() == bars.index[-6 * day].date()
+
+
+def test_daily_bars_are_remembered_for_ever():
+    bars, instrument = random_bars(daily_index(1100), seed=3), Instrument("bundled", "X", "1d")
+    history = History(instrument, bars.iloc[:2])
+    for row in range(2, len(bars)):
+        history.append(bar_at(bars, row, instrument))
+        history.prepare()
+    assert history.frame().equals(bars)
+
+
 def test_no_indicator_can_alter_a_history():
     instrument = Instrument("bundled", "X", "1d")
     history = History(instrument, random_bars(daily_index(300), seed=1, actions=False))
