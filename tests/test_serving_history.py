@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from features_kit import daily_index, intraday_index, random_bars, spec
 
+from features import live
 from features.table import build_table, risk_columns
 from serving.history import FeedBar, History, Instrument
 
@@ -32,23 +33,29 @@ def test_the_newest_rows_of_a_growing_history_have_the_bytes_of_the_tables(inter
 
 
 @pytest.mark.parametrize("asks", ["often", "seldom"])
-def test_a_history_forgets_old_days_and_its_rows_keep_their_bytes(asks):
+def test_a_history_forgets_old_days_and_its_rows_keep_their_bytes(asks, monkeypatch):
     """Three days at first, five looked back: nine are kept, and at nineteen days all others go."""
+    opened, whole = [], live._open
+    monkeypatch.setattr(live, "_open", lambda *given: opened.append(1) or whole(*given))
     chosen, instrument = spec("15m", anchor_sessions=5), Instrument("bundled", "X", "15m")
     bars = random_bars(intraday_index(60, 15), seed=4)
     table = build_table(bars, chosen, "15m").to_numpy()
     risk = risk_columns(bars, chosen, "15m").to_numpy()
     history, day = History(instrument, bars.iloc[: 3 * 26]), 26
-    known = []
+    known, in_time = [], 0
     for row in range(3 * day, len(bars)):
         history.append(bar_at(bars, row, instrument))
-        if row % (1 if asks == "often" else 40) == 0:
+        before = len(opened)
+        if row % (1 if asks == "often" else 13) == 0:
             assert history.row(chosen).tobytes() == table[row].tobytes(), f"row {row}"
             assert history.risk(chosen).tobytes() == risk[row].tobytes(), f"row {row}"
+        in_time += len(opened) - before if row > 10 * day else 0
         history.prepare()
         assert len(history) == row + 1
         assert history.frame().equals(bars.iloc[row + 1 - len(history.frame()) : row + 1])
         known.append(len(history.frame()))
+    if asks == "often":
+        assert in_time == 0  # all that a bar needs is there before it
     assert max(known) == 18 * day
     assert min(known[18 * day :]) == 8 * day + 1  # eight days and the first bar of the nineteenth
     assert history.since_anchor(5).index[0].date() == bars.index[-6 * day].date()
