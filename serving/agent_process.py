@@ -69,6 +69,7 @@ class AgentProcess:
         self.send(Signal(self.name, self._token, ask.bar_time, ask.version, ask.bundle_sha256,
                          self.decide(ask)))  # fmt: skip
         self._signal.prepare()
+        self._traded.forget()
 
     def decide(self, ask: Ask) -> Answer:
         """Return the answer of the version asked for."""

@@ -67,6 +67,8 @@ class Histories:
         self.vix = lived.vix
         for bar in dict.fromkeys((*lived.skipped, lived.traded, lived.signal)):
             self.append(bar)
+        self.traded.forget()
+        self.signal.forget()
 
 
 class Book:

@@ -156,12 +156,12 @@ class History:
 
     def prepare(self) -> None:
         """Do now what would hold up the first bar of the next day (daily: year)."""
-        self._forget()
+        self.forget()
         for live in self._live.values():
             if live is not None and self.newest_part is None:
                 live.prepare(*self._seen())
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let go of days that no row needs any more, many at once.
 
         What is left reaches back as far as at the beginning, before the anchor of its oldest row:

@@ -4,6 +4,7 @@ from features_kit import daily_index, intraday_index, random_bars, spec
 
 from features import live
 from features.table import build_table, risk_columns
+from serving.comparison import Histories, Lived
 from serving.history import FeedBar, History, Instrument
 
 CASES = {
@@ -75,3 +76,14 @@ def test_no_indicator_can_alter_a_history():
     history = History(instrument, random_bars(daily_index(300), seed=1, actions=False))
     with pytest.raises(ValueError, match="read-only"):
         history.prices(1).close[0] = np.nan
+
+
+def test_what_shadows_know_of_the_bars_is_forgotten_too():
+    bars, instrument = random_bars(intraday_index(12, 15), seed=4), Instrument("x", "X", "15m")
+    history = History(instrument, bars.iloc[:26])
+    known = Histories(history, history)
+    for row in range(26, len(bars)):
+        bar = bar_at(bars, row, instrument)
+        known.hear(Lived("x", None, None, bar, bar, (), False, None, None))
+    assert len(history) == len(bars)
+    assert len(history.frame()) <= 4 * 26  # a day at first, nothing looked back: two are kept
