@@ -46,6 +46,7 @@ KEPT = {  # what a subscription begins with; it needs no more than the newest ba
     "1m": Reach("1 min", "1 D", timedelta(days=1)),
     "5s": Reach("5 secs", "3600 S", timedelta(hours=1)),
 }
+LEAST_BARS = 1_000  # that are remembered, however few there were at first
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VIX = Instrument("ibkr", "^VIX", "1d")
 VIX_AGE = timedelta(hours=1)
@@ -90,6 +91,7 @@ class IbkrFeed:
         self._linked = threading.Event()
         self._changed = threading.Condition()  # of what follows
         self._known: dict[Instrument, pd.DataFrame] = {}
+        self._first: dict[Instrument, int] = {}  # bars known at the beginning
         self._events: list[tuple[str, str]] = []
         self._lacking = Lacking(self._note)
         self._splits: dict[Instrument, float] = {}  # seen, and no bar to put it on yet
@@ -349,6 +351,7 @@ class IbkrFeed:
                 return
             if known is None or known.empty:
                 self._known[instrument] = found
+                self._first[instrument] = len(found)
             else:
                 new = found.loc[found.index > known.index[-1]].copy()
                 if found.index[0] <= known.index[-1]:  # the past is told again
@@ -357,7 +360,8 @@ class IbkrFeed:
                     return
                 split = self._splits.pop(instrument, 1.0)
                 new.iloc[0, new.columns.get_loc("split_ratio")] = split
-                self._known[instrument] = pd.concat([known, new])
+                grown = pd.concat([known, new])
+                self._known[instrument] = remembered(grown, self._first[instrument])
             self._changed.notify_all()
         self._tell_of_history(instrument, "")
 
@@ -418,3 +422,9 @@ def feed_of(environment: Mapping[str, str], calendar: str) -> IbkrFeed:
     access = Access.from_environment(environment)
     client_id = whole(environment, DATA_CLIENT, USUAL_DATA_CLIENT) + 1
     return IbkrFeed(replace(access, client_id=client_id), calendar)
+
+
+def remembered(bars: pd.DataFrame, first: int) -> pd.DataFrame:
+    """Return what is kept of bars that grow: once there are twice as many, as many as at first."""
+    kept = max(first, LEAST_BARS)
+    return bars if len(bars) <= 2 * kept else bars.iloc[-kept:].copy()

@@ -18,6 +18,7 @@ from ibkr_kit import FAST
 from core.calendar import expected_bars, session_close
 from core.errors import NotAllowed, SourceUnavailable
 from core.settings import Interval
+from serving import ibkr_feed
 from serving.brokers.ibkr import Access
 from serving.history import FeedBar, Instrument
 from serving.ibkr_feed import KEPT, IbkrFeed, Tempo
@@ -140,6 +141,22 @@ def test_a_bar_is_shown_once_another_follows_it_and_never_while_it_grows(world: 
     assert world.shown[0].values == (200.9, 201.2, 200.8, 201.0, 1000.0, 0.0, 1.0)
     world.begins(minute(2), 203.0)
     world.until("bar of 15:01", lambda: world.times() == ["15:00:00", "15:01:00"])
+
+
+def test_old_bars_are_let_go_and_none_is_shown_twice_or_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest of thirty minutes is not settled at first: 29, and at most twice as many."""
+    monkeypatch.setattr(ibkr_feed, "LEAST_BARS", 10)
+    world.history("1m", "2026-03-02")
+    world.watch(MINUTES)
+    known = []
+    for number in range(36):
+        world.begins(minute(number), 200.0 + number)
+        world.until("bar", lambda shown=number: len(world.shown) == shown)  # type: ignore[misc]
+        known.append(len(world.feed.history(MINUTES, world.at)))
+    assert known == [*range(30, 59), *range(29, 36)]
+    assert [one.time for one in world.shown] == [minute(number) for number in range(35)]
 
 
 def test_the_last_bar_of_a_session_is_shown_when_the_clock_says_so(world: World) -> None:
