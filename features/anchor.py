@@ -73,6 +73,11 @@ def next_anchor(times: np.ndarray, interval: Interval, anchor: int) -> int:
     return start
 
 
+def reaches(times: np.ndarray, interval: Interval, anchor: int) -> bool:
+    """Say whether the newest of ``times`` has its anchor there; days before them are gone."""
+    return len(times) > 0 and newest_period_of(times, interval, anchor - 1).anchor > 0
+
+
 def _day_start(times: np.ndarray, stop: int) -> int:
     """Return the first row of the day that ends before row ``stop``; 0 where there is none."""
     return int(times.searchsorted(times[stop - 1].astype("datetime64[D]"))) if stop else 0

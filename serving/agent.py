@@ -55,7 +55,10 @@ class TradingAgent:
         traded: History,
         vix: Callable[[], pd.Series | None] = lambda: None,
     ) -> None:
-        """Take up the history so far; raise ``SpecMismatch`` when it is of another interval."""
+        """Take up the history so far.
+
+        Raises ``SpecMismatch`` when it is of another interval, or has forgotten what is needed.
+        """
         if bundle.spec.interval != signal.instrument.interval:
             raise SpecMismatch(
                 f"{name} version {version} decides on {bundle.spec.interval} bars, params.yaml "
@@ -64,6 +67,8 @@ class TradingAgent:
         self.name = name
         self.version = version
         self.bundle = bundle
+        for history in (signal, traded):
+            history.needs(bundle.spec.anchor, bundle.spec.look_back_rows)
         self.columns = observation_columns(bundle.spec)
         self._signal, self._traded = signal, traded
         self._vix = vix
@@ -95,9 +100,12 @@ class TradingAgent:
         spec = self.bundle.spec
         table = build_table(self._signal.frame(), spec, spec.interval, self._vix())
         # Windows run over the clock that signal and traded symbol share, as in a dataset.
-        shared = table.loc[table.index.isin(self._traded.frame().index)].to_numpy()
+        shared = table.loc[table.index.isin(self._traded.frame().index)]
+        newest = shared.iloc[-spec.look_back_rows - 1 :]
+        for history in (self._signal, self._traded):
+            history.holds(newest.index, spec)
         self._rows.clear()
-        self._rows.extend(shared[-spec.look_back_rows - 1 :])
+        self._rows.extend(newest.to_numpy())
 
     def decide(self, state: State, bar: Bar) -> Answer:
         """Decide at the close of ``bar`` of the traded symbol, with the books after it.

@@ -42,6 +42,7 @@ def of_history(history: History) -> dict[str, Any]:
     return {
         "instrument": astuple(history.instrument),
         "newest_part": history.newest_part and history.newest_part.isoformat(),
+        "forgotten": history.forgotten and history.forgotten.isoformat(),
         "times": _nanoseconds(frame.index),
         "values": frame.to_numpy().tolist(),
     }
@@ -51,9 +52,11 @@ def history_of(content: Mapping[str, Any]) -> History:
     index = pd.DatetimeIndex(content["times"], name="time").tz_localize("UTC")
     values = content["values"] if content["times"] else None
     frame = pd.DataFrame(values, index=index, columns=list(BAR_COLUMNS), dtype="float64")
-    part = content["newest_part"]
-    newest_part = datetime.fromisoformat(part) if part else None
-    return History(Instrument(*content["instrument"]), frame, newest_part)
+    newest_part, forgotten = (
+        datetime.fromisoformat(content[name]) if content[name] else None
+        for name in ("newest_part", "forgotten")
+    )
+    return History(Instrument(*content["instrument"]), frame, newest_part, forgotten)
 
 
 def of_series(series: pd.Series | None) -> dict[str, Any]:

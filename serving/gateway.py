@@ -148,6 +148,8 @@ class Gateway:
                 f"{name} version {version} decides on {bundle.spec.interval} bars, params.yaml "
                 f"gives it {signal.instrument.interval}; retrain it or restore its interval"
             )
+        for history in (signal, traded):
+            history.needs(bundle.spec.anchor, bundle.spec.look_back_rows)
         trader = RemoteTrader(name, version, bundle, signal, traded, vix, self)
         self._traders[name] = trader
         model = {"kind": "model", "version": version, "bundle_sha256": bundle.sha256}

@@ -1,8 +1,8 @@
 """Histories: the completed bars of one instrument, growing bar by bar.
 
 Owns memory of bars and their order, and how long bars within a day are remembered: as many days as
-it began with, and as many more as features look back. Knows neither where bars come from nor what
-is computed.
+it began with, and as many more as features look back. A version that needs what is forgotten is
+refused (``needs``). Knows neither where bars come from nor what is computed.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.bars import BAR_COLUMNS
-from core.errors import BadBars
+from core.errors import BadBars, SpecMismatch
 from core.settings import Interval
 
 if TYPE_CHECKING:
@@ -60,10 +60,15 @@ class History:
     """
 
     def __init__(
-        self, instrument: Instrument, bars: pd.DataFrame, newest_part: datetime | None = None
+        self,
+        instrument: Instrument,
+        bars: pd.DataFrame,
+        newest_part: datetime | None = None,
+        forgotten: datetime | None = None,
     ) -> None:
         self.instrument = instrument
         self.newest_part = newest_part  # its time; None: the newest row is a whole bar
+        self.forgotten = forgotten  # time of the newest bar that is; None: all are here
         self._since: tuple[tuple[datetime | int, int], Prices] | None = None  # by newest, anchor
         self._live: dict[tuple[Any, ...], LiveRow | None] = {}
         self._count = len(bars)
@@ -78,15 +83,54 @@ class History:
             newest = pd.Timestamp(self._times[self._count - 1], tz="UTC")
             self._newest_row = newest.to_pydatetime()
         self._days = self._first_days = len(np.unique(self._times[: self._count].astype(DAY)))
-        self._looked_back = 0  # days at most
+        self._looked_back = self._rows = 0  # days, and rows before the newest, at most: ``needs``
+        self._left = 0  # days, when it last looked what to forget
 
     def __len__(self) -> int:
         """Return how many bars there were, those it has forgotten included."""
         return self._forgotten + self._count
 
     def copy(self) -> "History":
-        """Return one that grows by itself."""
-        return History(self.instrument, self.frame(), self.newest_part)
+        """Return one that grows, and forgets, by itself."""
+        return History(self.instrument, self.frame(), self.newest_part, self.forgotten)
+
+    def needs(self, anchor: int, rows: int = 0) -> None:
+        """Keep from now on what the newest row and ``rows`` before it are computed from.
+
+        Raises ``SpecMismatch`` when that is forgotten already.
+        """
+        if anchor <= self._looked_back and rows <= self._rows:
+            return
+        anchor, rows = max(anchor, self._looked_back), max(rows, self._rows)
+        if self.forgotten is not None:
+            from features.anchor import reaches
+
+            known = self._times[: max(self._count - rows, 0)]
+            if not reaches(known, self.instrument.interval, anchor):
+                raise SpecMismatch(
+                    f"{self.instrument.symbol}: a row is computed from {anchor} sessions before "
+                    f"it, and {rows} rows before the newest are looked at; bars up to "
+                    f"{self.forgotten.isoformat()} are forgotten: restart the worker, which reads "
+                    "them again"
+                )
+        self._looked_back, self._rows = anchor, rows
+
+    def holds(self, times: "pd.Index[Any]", spec: "FeatureSpec") -> None:
+        """See that rows of a table are what they were if nothing was ever forgotten.
+
+        ``times``: of the rows that an observation looks back on, and of the newest one. Raises
+        ``SpecMismatch``.
+        """
+        wanted = spec.look_back_rows + 1
+        if self.forgotten is not None and len(times) < wanted:
+            raise SpecMismatch(
+                f"{self.instrument.symbol}: {wanted} rows are looked back on, of the bars that "
+                f"are kept only {len(times)} are shared with the other symbol: restart the "
+                "worker, which reads the others again"
+            )
+        if len(times):
+            known, oldest = self._times[: self._count], times.to_numpy("datetime64[ns]")[0]
+            self.needs(spec.anchor, self._count - 1 - int(known.searchsorted(oldest)))
 
     @property
     def newest(self) -> datetime | None:
@@ -117,8 +161,7 @@ class History:
             self._live.clear()
             return
         if self._count == len(self._times):
-            self._values = np.concatenate([self._values, np.empty_like(self._values)], axis=1)
-            self._times = np.concatenate([self._times, np.empty_like(self._times)])
+            self._move(0, 2 * self._count)
         self._values[:, self._count] = bar.values
         before, self._newest_row = self._newest_row, bar.row or bar.time
         self._days += before is None or before.date() != self._newest_row.date()
@@ -168,27 +211,42 @@ class History:
         a restart would know no more. Daily bars stay: a year of them is 16 kB.
         """
         kept = self._first_days + self._looked_back + 1
-        if self.instrument.interval == "1d" or self._days <= FORGETS_AT * kept:
+        most = max(FORGETS_AT * kept, self._left + kept)
+        if self.instrument.interval == "1d" or self._days <= most:
             return
         from features.anchor import next_anchor
 
-        bars = next_anchor(self._times[: self._count], self.instrument.interval, kept)
-        self._values = self._values[:, bars:].copy()  # others may look at what was there
-        self._times = self._times[bars:].copy()
-        self._count -= bars
+        oldest = max(self._count - self._rows, 0)  # of the rows that are looked back on
+        bars = next_anchor(self._times[:oldest], self.instrument.interval, kept)
+        self._days = self._left = len(np.unique(self._times[bars : self._count].astype(DAY)))
+        if not bars:
+            return
+        self.forgotten = pd.Timestamp(self._times[bars - 1], tz="UTC").to_pydatetime()
+        self._move(bars, len(self._times))
         self._forgotten += bars
-        self._days = kept
         self._since = None
         for live in self._live.values():
             if live is not None:
                 live.forget(bars)
 
+    def _move(self, first: int, room: int) -> None:
+        """Go on in other arrays, from bar ``first`` on; others may look at what was there.
+
+        Of the room only what is written to takes memory.
+        """
+        values, times = self._values[:, first : self._count], self._times[first : self._count]
+        self._count -= first
+        self._values = np.empty((len(BAR_COLUMNS), room))
+        self._times = np.empty(room, dtype=times.dtype)
+        self._values[:, : self._count] = values
+        self._times[: self._count] = times
+
     def _carried(
         self, kind: str, spec: "FeatureSpec", make: "Callable[[FeatureSpec], LiveRow | None]"
     ) -> "LiveRow | None":
+        self.needs(spec.anchor)
         if self.newest_part is not None:
             return None  # nothing is carried on over a row that still grows
-        self._looked_back = max(self._looked_back, spec.anchor)
         key = (kind, spec.columns if kind == "row" else (), spec.anchor)
         if key not in self._live:
             self._live[key] = make(spec)
@@ -216,7 +274,7 @@ class History:
     def _start(self, anchor: int) -> int:
         from features.anchor import newest_period_of
 
-        self._looked_back = max(self._looked_back, anchor)
+        self.needs(anchor)
         times = self._times[: self._count]
         return newest_period_of(times, self.instrument.interval, anchor).anchor if len(times) else 0
 

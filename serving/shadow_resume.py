@@ -101,8 +101,11 @@ class _Stream:
     def until(self, newest: datetime) -> History:
         """Return the history as it was at a bar, or a part of one."""
         one, whole = self.history.instrument, self.history.frame()
+        gone = self.history.forgotten
         heard = [bar for bar in self.heard if bar.bar_time <= newest]
-        return heard_again(one, whole, heard) if heard else History(one, whole.loc[:newest])
+        if heard:
+            return heard_again(one, whole, heard, gone)
+        return History(one, whole.loc[:newest], forgotten=gone)
 
     def after(self, newest: datetime) -> list[FeedBar]:
         one = self.history.instrument

@@ -178,12 +178,16 @@ def _part(instrument: Instrument, place: Place, values: np.ndarray) -> FeedBar:
 
 
 def heard_again(
-    instrument: Instrument, whole: pd.DataFrame, heard: Sequence[rows.BarSeen]
+    instrument: Instrument,
+    whole: pd.DataFrame,
+    heard: Sequence[rows.BarSeen],
+    forgotten: datetime | None = None,
 ) -> History:
     """Return a history as it was lived through: whole bars up to the first that was ``heard``."""
     bars = list(heard_bars(instrument, heard))
     first = bars[0].row or bars[0].time
-    history = History(instrument, whole.loc[whole.index < pd.Timestamp(first)])
+    before = whole.loc[whole.index < pd.Timestamp(first)]
+    history = History(instrument, before, forgotten=forgotten)
     for bar in bars:
         history.append(bar)
     return history
