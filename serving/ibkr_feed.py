@@ -126,7 +126,7 @@ class IbkrFeed:
                 self._vix = self._ask(VIX)["close"]
             except DataError as error:
                 problem = f"VIX: {error}"
-            self._lacking.tell("VIX", problem, "VIX: it is there again")
+            self._lacking.tell(VIX, problem, "VIX: it is there again")
         return self._vix
 
     def stream(

@@ -120,6 +120,8 @@ def test_after_the_clips_whatever_could_fit_fits(
     equity = math.fsum(claim.equity for claim in claims)
 
     def within(chosen: list[Claim], most: float) -> bool:
+        if math.isinf(most):
+            return True
         fixed = sum(claim.fixed * claim.price for claim in chosen)
         held = sum(
             (abs(left[claim.agent]) if claim.decided else claim.fixed) * claim.price

@@ -6,9 +6,10 @@ from pathlib import Path
 import serving
 from serving.alerts import KILLED, KINDS, RELEASED, ROUTINE
 
-# Which argument holds the kind, by how the method that writes it is called.
-FIRST = frozenset({"_account_event", "tell", "notice", "_say", "_note_settings"})
-EITHER = frozenset({"_event", "_note", "_fence", "_gone"})  # whom it is about may come first
+# Which argument holds the kind, by how the method that writes it is called; whom it is about may
+# come first in EITHER.
+FIRST = frozenset({"account", "tell", "notice", "_say", "_note_settings"})
+EITHER = frozenset({"agent", "_event", "_note", "_fence", "_gone"})
 NAMED = {"KILLED": KILLED, "RELEASED": RELEASED}
 
 

@@ -18,7 +18,8 @@ class Rooms:
         """Ask Ray for them; raise ``ConfigError`` where it has too few in all."""
         import ray
 
-        most = max((lesson.processors for lesson in lessons), default=1)
+        processors = [needed(lesson) for lesson in lessons]
+        most = max(processors, default=1)
         there = int(ray.cluster_resources().get("CPU", 0))
         if most > max(1, there):
             raise ConfigError(
@@ -26,9 +27,9 @@ class Rooms:
                 f"Ray has {there}: lower them, or set RAY_ADDRESS to a larger cluster"
             )
         self._groups: dict[int, Any] = {
-            place: ray.util.placement_group([{"CPU": 1}] * lesson.processors)
-            for place, lesson in enumerate(lessons)
-            if lesson.processors > 1
+            place: ray.util.placement_group([{"CPU": 1}] * count)
+            for place, count in enumerate(processors)
+            if count > 1
         }
 
     def options(self, place: int) -> dict[str, Any]:
@@ -55,3 +56,8 @@ class Rooms:
         """Give back what is left."""
         for place in list(self._groups):
             self.free(place)
+
+
+def needed(lesson: Any) -> int:
+    """Return the processors of a lesson; one where whoever trains takes lessons of its own kind."""
+    return lesson.processors if isinstance(lesson, Lesson) else 1

@@ -24,7 +24,7 @@ from core.errors import RatchetError, TrainingError
 from core.home import Home
 from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
-from training.placing import Rooms
+from training.placing import Rooms, needed
 
 OBJECT_STORE_BYTES = 256 * 1024**2  # lessons and policies are small
 LOSSES = 3  # of the worker or its whole node, after which a training begins anew elsewhere
@@ -89,7 +89,7 @@ def train_all(
     """
     train = train or partial(learn, checkpoints=home.checkpoints)
     if _here:
-        if any(lesson.processors > 1 for lesson in lessons):
+        if any(needed(lesson) > 1 for lesson in lessons):
             start(home)
         return _train_here(lessons, floors, done, train)
     import ray
