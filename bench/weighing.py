@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-BOUND = 1.0  # MiB a thousand bars; ten histories, which must grow up to their anchor, take 0.6
+BOUND = 1.0  # MiB a thousand bars, of a worker with ten agents
 WARM = 0.25  # of the sessions, and three at least: caches, free lists and the client's orders fill
 LEAST = 4  # sessions behind a verdict
 WIDTH = 40  # of the picture
