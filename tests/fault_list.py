@@ -233,7 +233,7 @@ LINK = [
 ]  # fmt: skip
 
 ORDERS = [
-    once("order is rejected (201)", Once.REJECT, "order refused"),
+    once("order is rejected (201)", Once.REJECT, "order refused|order cut"),
     once("order is invalid and dead (321)", Once.INVALID, "order refused",
          ("patience", "patience")),
     once("live order is called cancelled (10349)", Once.PRESET),
