@@ -233,7 +233,9 @@ LINK = [
 ]  # fmt: skip
 
 ORDERS = [
-    once("order is rejected (201)", Once.REJECT, "order refused|order cut"),
+    once("order is rejected (201)", Once.REJECT, "order refused.* 201"),
+    once("order is rejected (201), and its end is told amid the answer to a question",
+         Once.REJECT_AMID, "order refused.* 201"),
     once("order is invalid and dead (321)", Once.INVALID, "order refused",
          ("patience", "patience")),
     once("live order is called cancelled (10349)", Once.PRESET),

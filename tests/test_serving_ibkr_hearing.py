@@ -1,8 +1,9 @@
-"""A fill is heard when it happens, not when somebody next looks."""
+"""What IBKR says by itself: a fill is heard when it happens, an order's end is no answer."""
 
 import threading
 from pathlib import Path
 
+from fake_tws import Once
 from ibkr_kit import HISTORY_BARS, SYMBOL, Trading, market
 
 PATIENCE_SECONDS = 20.0  # only ever spent by a run that fails
@@ -25,5 +26,19 @@ def test_a_fill_and_its_fee_wake_the_worker_and_hearing_them_again_does_not(tmp_
             trading.broker.ask()
             trading.broker.ask()
             assert not woken.acquire(blocking=False)
+        finally:
+            trading.close()
+
+
+def test_an_order_whose_end_is_said_amid_an_answer_counts_as_ended(tmp_path: Path) -> None:
+    with market(tmp_path) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, found.frame)
+        try:
+            trading.close_bar()
+            (working,) = trading.broker.open_orders()
+            found.remote.do(lambda tws: tws.faults.once(Once.CANCEL_AMID))
+            assert trading.broker.cancel(working.order_ref).status == "cancelled"
+            assert trading.broker.open_orders() == ()
         finally:
             trading.close()

@@ -28,6 +28,8 @@ class Once(Enum):
     """What goes wrong once for each time it was asked for."""
 
     REJECT = auto()  # 201: Cancelled, then Inactive
+    REJECT_AMID = auto()  # 201 at once, its end (Inactive) amid the next answer about open orders
+    CANCEL_AMID = auto()  # 202 at once, its end (Cancelled) the same way
     INVALID = auto()  # 321: the order is dead, nothing more is said
     PRESET = auto()  # 10349: a live order is called cancelled, then goes on
     STUCK = auto()  # the broker has the order and says nothing of it

@@ -82,6 +82,8 @@ def place_order(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
         connection.send(replies.open_order(order, stock, connection.version, margin=margin))
     elif faults.takes(Once.REJECT):
         tws.tell(tws.exchange.reject(client_id, ticket, faults.reason))
+    elif faults.takes(Once.REJECT_AMID):
+        tws.tell_amid_answer(tws.exchange.reject(client_id, ticket, faults.reason))
     elif faults.takes(Once.INVALID):
         text = "Error validating request.-'bO' : cause - The order is not valid."
         tws.refuse(connection, ticket.order_id, 321, text)
@@ -115,6 +117,9 @@ def cancel_order(tws: "FakeTws", connection: Connection, fields: Fields) -> None
     events = tws.exchange.cancel(client_id, order_id)
     if faults.drops(Point.CANCEL_ACCEPTED):
         connection.drop()
+    if faults.takes(Once.CANCEL_AMID):
+        tws.tell_amid_answer(events)
+        return
     tws.tell(events)
 
 
@@ -131,6 +136,7 @@ def open_orders(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
 
 
 def all_open_orders(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
+    tws.tell(tws.amid_answer())
     for order in tws.exchange.open_orders():
         tws.show_order(connection, order)
     connection.send(replies.open_order_end())

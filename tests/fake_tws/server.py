@@ -76,6 +76,7 @@ class FakeTws:
     seen: list[tuple[int | None, Request]] = field(default_factory=list)  # client id, kind
     frozen: bool = False
     held: list[tuple[Connection, Message]] = field(default_factory=list)
+    _amid: list[Event] = field(default_factory=list)  # told within the next answer
     _server: asyncio.Server | None = None
     _watchers: list[tuple[Request, int, asyncio.Future[None]]] = field(default_factory=list)
 
@@ -239,6 +240,19 @@ class FakeTws:
         for event in events:
             if isinstance(event, Executed):
                 self._after_fill(event.execution)
+
+    def tell_amid_answer(self, events: list[Event]) -> None:
+        """Say the errors at once, and the rest when open orders are asked for next.
+
+        Pushed orders look like those of the answer they fall into.
+        """
+        self.tell([event for event in events if isinstance(event, Refused)])
+        self._amid += [event for event in events if not isinstance(event, Refused)]
+
+    def amid_answer(self) -> list[Event]:
+        """Return what falls into an answer that begins now."""
+        events, self._amid = self._amid, []
+        return events
 
     def _after_fill(self, fill: Execution) -> None:
         if self.faults.takes(Once.WARN):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from ib_async import IB, Contract, Fill
+from ib_async import IB, Contract, Fill, Order
 from ib_async.wrapper import RequestError
 
 from core.accounts import State
@@ -248,7 +248,7 @@ class IbkrBroker:
                 return trade.orderStatus.status in CONFIRMED and bool(trade.order.permId)
 
             await self._until(lambda: confirmed() or order.orderId in self._refusals)
-            await self._ask(ib)
+            await self._ask_after_words(ib, order)
             refusal = self._refusals.get(order.orderId, "")
             if not self._knows(ref):
                 await self._ask(ib, completed_too=True)
@@ -256,12 +256,26 @@ class IbkrBroker:
                 await self._link.paced()
                 ib.cancelOrder(order)
                 await self._until(lambda: order.orderId in self._refusals)
-                await self._ask(ib)
+                await self._ask_after_words(ib, order)
             with self._lock:
                 gone = ref not in self._book.open and not self._book.filled(ref)
                 self._book.known.add(ref)
         if gone:
             self.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
+
+    async def _ask_after_words(self, ib: IB, order: Order) -> None:
+        """Ask what became of an order; again if the answer has one that IBKR spoke against.
+
+        The message that shows how an order ended is of the same kind as an answer's: one that is
+        under way when the question is asked counts as part of the answer. It is said once only.
+        """
+        await self._ask(ib)
+        if order.orderId in self._refusals and self._works(order.orderRef):
+            await self._ask(ib)
+
+    def _works(self, order_ref: str) -> bool:
+        with self._lock:
+            return order_ref in self._book.open
 
     def _knows(self, order_ref: str) -> bool:
         with self._lock:
@@ -301,7 +315,7 @@ class IbkrBroker:
             await self._link.paced()
             ib.cancelOrder(order)
             await self._until(lambda: order.orderId in self._refusals)
-            await self._ask(ib)
+            await self._ask_after_words(ib, order)
 
     def fate(self, ticket: Ticket) -> Report | None:
         ref = ticket.order_ref
