@@ -120,7 +120,9 @@ class Preparation:
         wanted: list[Feed] = feeds(self._params, [agent])
         for number, feed in enumerate(wanted):
             report(
-                Progress("datasets", 0.2 * number / len(wanted), f"{feed.symbol} from {feed.source}")
+                Progress(
+                    "datasets", 0.2 * number / len(wanted), f"{feed.symbol} from {feed.source}"
+                )
             )
             now = datetime.now(UTC)
             ingest.run(self._home, self._params, feed.symbol, feed.source, feed.interval, now=now)
