@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from core import engine
-from core.accounts import State
+from core.accounts import UNKNOWN_ATR, State
 from core.bars import Bar
 from core.risk import Rules
 from serving.brokers.port import Execution
@@ -73,6 +73,6 @@ def _gaps(state: State, price: float, rules: Rules) -> tuple[float, float]:
 
 def _nearer(price: float, atr: float, fraction: float | None, multiple: float | None) -> float:
     gaps = [price * fraction] if fraction is not None else []
-    if multiple is not None and np.isfinite(atr) and atr < 1e12:
+    if multiple is not None and atr < UNKNOWN_ATR:
         gaps.append(atr * multiple)
     return min(gaps, default=0.0)
