@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import getpass
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from core.home import Home
+from core.masking import confidential
 
 DIFFERENT = 8  # as ExecutionError: what was done again did not come out the same
 ALTERED = 4  # as StorageError: what is stored is not what was written
@@ -198,22 +200,24 @@ def parity(home: Home, options: argparse.Namespace) -> int:
 
 
 def serve(home: Home, options: argparse.Namespace) -> int:
+    from flows.narration import narrated
     from serving.results import as_table
     from serving.service import serve as trade
 
-    result = trade(
-        home,
-        _params(home),
-        agents=tuple(options.agents) if options.agents else None,
-        feed=options.feed,
-        bars_per_second=options.bars_per_second,
-        stay=options.stay,
-        fresh=options.fresh,
-        processes=options.processes,
-        standby=options.standby,
-        broker=options.broker,
-        ask=_typed,
-    )
+    with narrated(sys.stderr, confidential(os.environ)):
+        result = trade(
+            home,
+            _params(home),
+            agents=tuple(options.agents) if options.agents else None,
+            feed=options.feed,
+            bars_per_second=options.bars_per_second,
+            stay=options.stay,
+            fresh=options.fresh,
+            processes=options.processes,
+            standby=options.standby,
+            broker=options.broker,
+            ask=_typed,
+        )
     print(as_table(result))
     return 0
 

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from threading import Thread
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.process_collector import ProcessCollector
 
 from core.errors import ConfigError
@@ -26,6 +33,7 @@ class Meters:
     """Every number there is; tell it what happened."""
 
     def __init__(self, agents: Iterable[str] = ()) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many series else
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         own: dict[str, Any] = {"registry": self.registry}

@@ -155,6 +155,8 @@ class Worker:
             self._watch.recall(self._ledger.rows(rows.RiskEvent, session=self._session))
             self._equip()
             try:
+                whom = f"{self._broker.name} ({self._broker.mode}), bars by {self._feed.name}"
+                self._log.info("connecting", extra={"session": self._session, "detail": whom})
                 warm_up()  # or the first bar would wait
                 self._open_seats(models)
                 if self._remote:  # only now: it must know the ledger's orders as ours

@@ -5,6 +5,7 @@ the order of the last bar finds no next open and keeps working.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from sources.files import read_parquet
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
 DEADLINE_SECONDS = 60.0  # only ever spent by a test that fails
 PAPER_BARS = 40
+NARRATED = re.compile(r"\d\d:\d\d:\d\d  | +… ")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,13 @@ def ratchet(port: int, home: Home, *command: str) -> Iterator["subprocess.Popen[
             process.kill()
 
 
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return the result a process printed, and what it said that is no line of narration."""
+    told, said = process.communicate(timeout=DEADLINE_SECONDS)
+    lines = said.splitlines(keepends=True)
+    return told, "".join(line for line in lines if not NARRATED.match(line))
+
+
 def until(what: str, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
@@ -175,7 +184,7 @@ def test_the_watchdog_starts_again_what_was_killed_and_nothing_is_doubled(home: 
             assert worker is not None
             assert worker != dog.pid == lock_holder(home, "watchdog")
             os.kill(worker, signal.SIGKILL)
-            told, problem = dog.communicate(timeout=DEADLINE_SECONDS)
+            told, problem = ended(dog)
         assert (dog.returncode, problem) == (0, ""), problem
         assert told == "the gateway ended as it was asked to\n"
         assert lock_holder(home) is lock_holder(home, "watchdog") is None
@@ -195,7 +204,7 @@ def test_a_session_trades_stops_and_goes_on_with_nothing_doubled(home: Home) -> 
         with serve(home, remote.port, "--bars-per-second", "8", *more) as first:
             until("orders", lambda: first.poll() is not None or count(home, rows.Intent) > 4)
             first.send_signal(signal.SIGTERM)
-            told, problem = first.communicate(timeout=DEADLINE_SECONDS)
+            told, problem = ended(first)
         assert (first.returncode, problem) == (0, ""), problem
         assert "stopped" in told
         decided = count(home, rows.Decision)
@@ -207,7 +216,7 @@ def test_a_session_trades_stops_and_goes_on_with_nothing_doubled(home: Home) -> 
         assert [one.detail for one in bound] == [named("DU1234567")]
 
         with serve(home, remote.port, "--bars-per-second", "0", *more) as second:
-            told, problem = second.communicate(timeout=DEADLINE_SECONDS)
+            told, problem = ended(second)
         assert (second.returncode, problem) == (0, ""), problem
         assert f"session {session.session}, finished" in told
         assert count(home, rows.Decision) == PAPER_BARS
@@ -226,7 +235,7 @@ def test_live_bars_are_the_default_and_a_session_waits_for_them(home: Home) -> N
         with serve(home, remote.port, feed=()) as process:
             until("both links", lambda: process.poll() is not None or links(home) == {7, 72})
             process.send_signal(signal.SIGTERM)
-            told, problem = process.communicate(timeout=DEADLINE_SECONDS)
+            told, problem = ended(process)
         assert (process.returncode, problem) == (0, ""), problem
         assert told.startswith("session 1, stopped")
         with LedgerReader(home.ledger) as ledger:
@@ -251,7 +260,7 @@ def test_an_account_of_another_mode_starts_nothing(home: Home) -> None:
     with gateway(home) as remote:
         remote.tws.exchange.accounts = ("U1234567",)
         with serve(home, remote.port) as process:
-            _, problem = process.communicate(timeout=DEADLINE_SECONDS)
+            _, problem = ended(process)
         assert process.returncode == NotAllowed.exit_code
         assert problem.startswith("error: TRADING_MODE=paper, but U1****67 is a live account")
         assert problem.count("\n") == 1
