@@ -1,31 +1,67 @@
 """Masking: what the environment holds in confidence shows in no text that leaves a process.
 
-Owns which variables are confidential: those whose name says so, addresses alerts are sent to, and
-the password in any address. Pure; whoever writes a log or an error asks it.
+Owns what is confidential: variables whose name says so, addresses alerts are sent to, and the
+password in any address, wherever that comes from. Pure but for ``uncaught``; whoever writes a log,
+a record or an error asks it.
 """
 
+import os
 import re
+import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+
+from core.errors import RatchetError
 
 MASK = "****"
 SHORTEST = 8  # characters: shorter ones would mask words such as `ratchet`, ids of orders included
-CONFIDENTIAL = re.compile(r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|AUTH_STR")
-PASSWORD = re.compile(r"://[^/@:\s]*:([^@\s]+)@")  # in an address
+NAMES = r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_?KEY|AUTH_STR"
+CONFIDENTIAL = re.compile(NAMES)
+# In an address the place says what a password is, however short it is.
+PASSWORD = re.compile(r"(://[^/@:\s]*:)([^@\s'\"]+)@")
+PARAMETER = re.compile(rf"([?&;](?:{NAMES})=)([^&;\s'\"]+)", re.IGNORECASE)
 HOST = re.compile(r"\d{1,3}(\.\d{1,3}){3}|localhost|[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,6}")
 ADDRESSES = frozenset({"RATCHET_ALERT_URLS"})  # a token may be anywhere in them
 
 
 def confidential(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what must not show, longest first."""
+    """Return what must not show, longest first; what is percent-encoded also as it is meant."""
     found = {one for name, text in environment.items() for one in _of(name, text)}
+    found |= {_meant(one) for one in found}
     return tuple(sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True))
 
 
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return ``text`` with ``****`` for each of ``secrets``, which come longest first."""
+def masked(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return ``text`` with ``****`` for each of ``secrets``, which come longest first, and for the
+    password of every address in it."""
     for secret in secrets:
         text = text.replace(secret, MASK)
-    return text
+    return PARAMETER.sub(rf"\1{MASK}", PASSWORD.sub(rf"\1{MASK}@", text))
+
+
+def discreet(error: Exception, secrets: Iterable[str]) -> Exception:
+    """Return ``error``, or where its traceback would tell a secret, one of its name that does not.
+
+    An error of ours keeps its class; the whole masked traceback, causes included, is its note.
+    """
+    secrets = tuple(secrets)
+    trace = "".join(traceback.format_exception(error))
+    hidden = masked(trace, secrets)
+    if hidden == trace:
+        return error
+    kind: type[Exception] = type(error)
+    if not isinstance(error, RatchetError):
+        kind = type(kind.__name__, (Exception,), {"__module__": kind.__module__})
+    told = kind(masked(str(error), secrets))
+    told.add_note(hidden)
+    return told
+
+
+def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without secrets: the ``sys.excepthook`` of a process of its own."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(masked(text, confidential(os.environ)))
 
 
 def _of(name: str, text: str) -> Iterator[str]:
@@ -35,4 +71,11 @@ def _of(name: str, text: str) -> Iterator[str]:
             yield from (piece for piece in pieces if not HOST.fullmatch(piece))
     elif CONFIDENTIAL.search(name) and not name.endswith(("_FILE", "_PATH")):
         yield text
-    yield from PASSWORD.findall(text)
+    for pattern in (PASSWORD, PARAMETER):
+        yield from (password for _, password in pattern.findall(text))
+
+
+def _meant(text: str) -> str:
+    """Return a text that an address holds percent-encoded."""
+    plain = re.sub(rb"%([0-9A-Fa-f]{2})", lambda code: bytes([int(code[1], 16)]), text.encode())
+    return plain.decode(errors="replace")

@@ -12,6 +12,7 @@ from core.errors import ExecutionError
 from core.home import Home
 from core.settings import load_params
 from flows import announce
+from flows.discretion import discreetly
 
 
 @flow(
@@ -20,6 +21,7 @@ from flows import announce
     on_failure=[announce.failed],
     on_crashed=[announce.failed],
 )
+@discreetly
 def parity(session: int = 0) -> int:
     """Certify a recorded session, bit by bit; fail where it is not what training would do.
 

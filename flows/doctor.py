@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from core.errors import RatchetError
 from core.home import PROJECT, Home
+from core.masking import confidential, masked
 from core.settings import Params, load_params
 from flows import servers
 from sources.catalogue import ingest_command
@@ -79,7 +80,8 @@ def examine(home: Home) -> list[Finding]:
             found += check()
         except RatchetError as error:
             found.append(Finding(type(error).__name__, "bad", str(error)))
-    return found
+    secrets = confidential(os.environ)
+    return [replace(one, found=masked(one.found, secrets)) for one in found]
 
 
 def _python() -> list[Finding]:

@@ -14,6 +14,7 @@ from core.errors import SourceUnavailable
 from core.home import Home
 from core.settings import load_params
 from flows import announce
+from flows.discretion import discreetly
 from flows.feeds import Feed, feeds, scheduled_agents
 from flows.progress import RunProgress, heard_by
 
@@ -32,6 +33,7 @@ def _was_the_network(task: Any, run: Any, state: Any) -> bool:
     retry_delay_seconds=WAITS_SECONDS,
     retry_condition_fn=_was_the_network,
 )
+@discreetly
 def fetch(feed: Feed) -> str:
     """Append what is new of one symbol to the store; return one line about it."""
     from pipelines import ingest as stage
@@ -43,6 +45,7 @@ def fetch(feed: Feed) -> str:
 
 
 @flow(name="ingest", on_failure=[announce.failed], on_crashed=[announce.failed])
+@discreetly
 def ingest(symbols: list[str] | None = None) -> None:
     """Fetch new bars, then rebuild the datasets that changed (`dvc repro`).
 

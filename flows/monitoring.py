@@ -17,6 +17,7 @@ from prefect.runtime import deployment
 from core.home import Home
 from core.settings import load_params
 from flows import announce, reports
+from flows.discretion import discreetly
 from flows.progress import RunProgress, heard_by, slug
 from flows.retraining import retrain
 
@@ -27,6 +28,7 @@ from flows.retraining import retrain
     on_failure=[announce.failed],
     on_crashed=[announce.failed],
 )
+@discreetly
 def monitor(agent: str, retrain_on_drift: bool = True, size: str = "default") -> bool:
     """Look for drift and retrain the agent when there is.
 

@@ -5,6 +5,7 @@ Prefect's API is logged and the work goes on.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from core.masking import confidential, masked
 from core.progress import Progress, Report, silent
 
 # Who else listens to the flow that runs in this process: a flow's own parameters must be plain
@@ -64,18 +66,18 @@ class RunProgress:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.logging import get_run_logger
 
-        logger = get_run_logger()
-        logger.info("%s %3.0f %%  %s", progress.stage, 100 * progress.done, progress.text)
+        logger, text = get_run_logger(), masked(progress.text, confidential(os.environ))
+        logger.info("%s %3.0f %%  %s", progress.stage, 100 * progress.done, text)
         percent = 100.0 * min(max(progress.done, 0.0), 1.0)
         try:
             known = self._artifacts.get(progress.stage)
             if known is None:
                 made = create_progress_artifact(
-                    percent, key=slug(f"{self._key}-{progress.stage}"), description=progress.text
+                    percent, key=slug(f"{self._key}-{progress.stage}"), description=text
                 )
                 self._artifacts[progress.stage] = made  # type: ignore[assignment]
             else:
-                update_progress_artifact(known, percent, description=progress.text)
+                update_progress_artifact(known, percent, description=text)
         except Exception as error:  # noqa: BLE001 - whatever the API throws, training goes on
             logger.warning("progress was not stored in Prefect: %s", error)
 

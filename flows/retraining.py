@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from core.home import Home
 from core.settings import load_params
 from flows import announce, reports, servers, slot
+from flows.discretion import discreetly
 from flows.progress import RunProgress, heard_by, slug
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     on_failure=[announce.failed],
     on_crashed=[announce.failed],
 )
+@discreetly
 def retrain(
     agent: str,
     size: str = "default",

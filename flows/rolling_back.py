@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from core.home import Home
 from core.settings import load_params
 from flows import announce
+from flows.discretion import discreetly
 from flows.progress import slug
 
 
@@ -17,6 +18,7 @@ from flows.progress import slug
     on_failure=[announce.failed],
     on_crashed=[announce.failed],
 )
+@discreetly
 def rollback(agent: str, by: str = "Prefect UI", reason: str = "by hand") -> str:
     """Make the version before Production again; a running worker follows within a second.
 

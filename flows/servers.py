@@ -135,11 +135,15 @@ def start_mlflow(home: Home, port: int) -> Server:
     return _start(
         home,
         "mlflow",
-        [*command, "--workers", "1", "--backend-store-uri", backend_uri(home)],
+        [*command, "--workers", "1"],
         url=f"http://{HOST}:{port}",
         health=f"http://{HOST}:{port}/health",
         # Its job runners (for LLM scorers) slow it down several times, and nothing here needs them.
-        extra={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        # Its database is told by the environment: everybody may read a command line.
+        extra={
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_BACKEND_STORE_URI": backend_uri(home),
+        },
     )
 
 

@@ -3,12 +3,14 @@
 Owns arguments and exit codes of ``python -m pipelines.<stage> <name>``.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
 from core import telemetry
 from core.errors import RatchetError
 from core.home import Home
+from core.masking import confidential, masked, uncaught
 from core.settings import Params, load_params
 
 ERROR = "error: "
@@ -16,6 +18,7 @@ ERROR = "error: "
 
 def main(run: Callable[[Home, Params, str], None]) -> int:
     """Call ``run`` for the dataset named on the command line; return the exit code."""
+    sys.excepthook = uncaught
     telemetry.switch_off()
     if len(sys.argv) != 2:
         sys.stderr.write(f"{ERROR}expected one dataset, such as AAPL; found {sys.argv[1:]}\n")
@@ -24,6 +27,6 @@ def main(run: Callable[[Home, Params, str], None]) -> int:
         home = Home.from_environment()
         run(home, load_params(home.params_file), sys.argv[1])
     except RatchetError as error:
-        sys.stderr.write(f"{ERROR}{error}\n")
+        sys.stderr.write(f"{ERROR}{masked(str(error), confidential(os.environ))}\n")
         return error.exit_code
     return 0

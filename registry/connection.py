@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from core import telemetry
 from core.errors import ConfigError, DiskFull, RegistryError, ServiceUnavailable, UnknownVersion
 from core.home import Home
+from core.masking import masked
 
 CONNECT_SECONDS = 3.0
 _DEFAULTS = {  # MLflow's own would retry for minutes
@@ -105,15 +106,6 @@ def answering(home: Home, absent: str = "no such entry in MLflow") -> Iterator[N
         if code in _AWAY:
             raise _unavailable(home, error) from error
         raise RegistryError(f"MLflow at {masked(backend_uri(home))}: {_brief(error)}") from error
-
-
-def masked(uri: str) -> str:
-    """Return ``uri`` without its password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    place = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=place))
 
 
 def _file(uri: str) -> Path:

@@ -26,6 +26,7 @@ from core.errors import (
     UnknownVersion,
 )
 from core.home import Home
+from core.masking import confidential, masked
 from registry.bundle import CARD, bundle_sha256, card_of
 from registry.connection import answering, connect
 from registry.tracking import BUNDLE_FOLDER, Run, start_run
@@ -181,6 +182,7 @@ def set_tag(home: Home, agent: str, number: int, name: str, text: str) -> None:
     """Tag a version."""
     client = connect(home)
     with answering(home, absent=f"{agent}: no version {number} in the registry"):
+        text = masked(text, confidential(os.environ))
         client.set_model_version_tag(agent, str(number), name, text)
 
 

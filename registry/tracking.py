@@ -4,6 +4,7 @@ Owns experiments (one per agent), runs and their children, parameters, metrics, 
 files and links. Must not know versions, aliases or what the numbers mean.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 
 from core.errors import RatchetError
 from core.home import Home
+from core.masking import confidential, masked
 from registry.connection import answering, artifact_location, backend_uri, connect
 
 __all__ = ["Run", "backend_uri", "run_address", "start_run"]
@@ -36,7 +38,7 @@ class Run:
         """Record parameters; nested mappings become dotted names."""
         from mlflow.entities import Param
 
-        flat = [Param(name, text[:LONGEST_PARAM]) for name, text in _flattened(params)]
+        flat = [Param(name, _told(text)[:LONGEST_PARAM]) for name, text in _flattened(params)]
         self._log("params", flat, PARAMS_PER_CALL)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -63,7 +65,7 @@ class Run:
         """Record tags; a second value replaces the first."""
         from mlflow.entities import RunTag
 
-        self._log("tags", [RunTag(name, str(text)) for name, text in tags.items()], TAGS_PER_CALL)
+        self._log("tags", [RunTag(name, _told(text)) for name, text in tags.items()], TAGS_PER_CALL)
 
     def log_file(self, file: Path, under: str | None = None) -> None:
         """Copy one file to the run's artifacts."""
@@ -107,7 +109,8 @@ def start_run(
     ``ServiceUnavailable`` naming MLflow's address and a remedy.
     """
     client = connect(home)
-    labels = {"mlflow.runName": name, "agent": agent, **(tags or {})}
+    further = {label: _told(text) for label, text in (tags or {}).items()}
+    labels = {"mlflow.runName": name, "agent": agent, **further}
     if parent is not None:
         labels["mlflow.parentRunId"] = parent.run_id
     with answering(home):
@@ -145,6 +148,11 @@ def _experiment(home: Home, client: Any, agent: str) -> str:
 def _finish(run: Run, status: str) -> None:
     with answering(run.home):
         connect(run.home).set_terminated(run.run_id, status)
+
+
+def _told(value: object) -> str:
+    """Return what may be read by everybody who can open MLflow's page."""
+    return masked(str(value), confidential(os.environ))
 
 
 def _flattened(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from core.errors import RatchetError
 from core.home import Home
+from core.masking import confidential, masked, uncaught
 from features.account import warm_up
 from registry.bundle import Bundle
 from serving.agent import Answer, TradingAgent
@@ -160,10 +161,11 @@ def main() -> int:
     """Serve the agent named on the command line; return the exit code."""
     from serving.shelf import RegistryShelf
 
+    sys.excepthook = uncaught
     try:
         run(sys.argv[1], RegistryShelf(Home.from_environment()))
     except RatchetError as error:
-        print(f"{sys.argv[1]}: {error}", file=sys.stderr)
+        print(f"{sys.argv[1]}: {masked(str(error), confidential(os.environ))}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from core.errors import ConfigError, ServiceUnavailable
 from core.home import Home
+from core.masking import confidential
+from core.masking import masked as hidden
 from serving.alerts import Alert
 from serving.secrets import Secret, masked, secrets_from
 
@@ -35,6 +37,7 @@ class Channels:
     def __init__(self, addresses: Sequence[Secret]) -> None:
         """Raise ``ConfigError`` for an address apprise does not know."""
         self._addresses = tuple(addresses)
+        self._secrets = confidential(os.environ)
         self._services = [self._service(number, one) for number, one in enumerate(addresses, 1)]
 
     @classmethod
@@ -73,7 +76,7 @@ class Channels:
         with _hearing(words):
             try:
                 sent = service.notify(
-                    body=masked(alert.text, self._addresses),
+                    body=masked(hidden(alert.text, self._secrets), self._addresses),
                     title=alert.title,
                     notify_type="success" if alert.ends else KINDS[alert.level],
                 )

@@ -18,6 +18,7 @@ from typing import Any
 
 from core import settings
 from core.home import Home
+from core.masking import confidential, masked
 from serving.alerts import Alert, OpenAlerts, alert_of, notice, open_after, worth_sending
 from serving.channels import Channels, Sender
 from serving.ledger import Ledger, rows
@@ -154,7 +155,8 @@ class Watch:
             self._judge_latency(item)
         elif isinstance(item, _Noticed):
             self._meters.event(item.agent, item.kind)
-            self._tell(notice(item.kind, item.detail, self._now(), item.agent))
+            detail = masked(item.detail, confidential(os.environ))
+            self._tell(notice(item.kind, detail, self._now(), item.agent))
         else:
             self._write(item)
             self._meters.see(item)

@@ -13,7 +13,10 @@ from core.home import PROJECT, Home
 
 telemetry.switch_off()
 
-SERVED = {f"tests/test_flows_{name}.py" for name in ("deployments", "leftovers", "after_session")}
+SERVED = {
+    f"tests/test_flows_{name}.py"
+    for name in ("deployments", "leftovers", "after_session", "masking")
+}
 
 
 class ByFile(LoadFileScheduling):

@@ -41,6 +41,16 @@ def test_a_gate_that_decided_is_told(home: Home, told: Receiver) -> None:
     assert "version 3: refuse; Sharpe 1.66 against 1.48" in message["message"]
 
 
+def test_no_alert_tells_what_the_environment_holds_in_confidence(
+    home: Home, told: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ray-0123456789")
+    reason = "no answer from postgresql://me:pw1@db/x with ray-0123456789"
+    announce.gate(home, write_params(home), "aapl", 3, "refuse", [reason])
+    (message,) = told.messages
+    assert "no answer from postgresql://me:****@db/x with ****" in message["message"]
+
+
 def test_drift_is_told_unless_it_is_off(home: Home, told: Receiver) -> None:
     announce.drift(home, write_params(home, drift=False), "aapl", ["rsi_14 moved"])
     assert told.messages == []

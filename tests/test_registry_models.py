@@ -21,7 +21,7 @@ from core.errors import (
 from core.home import PROJECT, Home
 from registry import glimpse, models
 from registry.bundle import load_bundle
-from registry.connection import backend_uri, connect, masked
+from registry.connection import backend_uri, connect
 from registry.gate import judge
 from registry.tracking import run_address, start_run
 from registry.verdict import GateReport
@@ -201,6 +201,22 @@ def test_a_run_that_breaks_is_marked_failed(shared: Home) -> None:
     assert connect(shared).get_run(run.run_id).info.status == "FAILED"
 
 
+def test_neither_parameters_nor_tags_keep_a_secret(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ray-0123456789")
+    remote = "https://me:pw1@git.example/ratchet"
+    with start_run(shared, "demo", "masked", {"remote": remote}) as run:
+        run.log_params({"ray": {"key": "ray-0123456789"}})
+        run.set_tags({"reason": f"see {remote}"})
+    kept = connect(shared).get_run(run.run_id).data
+    assert kept.params == {"ray.key": "****"}
+    assert kept.tags["remote"] == "https://me:****@git.example/ratchet"
+    assert kept.tags["reason"] == "see https://me:****@git.example/ratchet"
+    models.set_tag(shared, "demo", 1, "note", remote)
+    assert models.version(shared, "demo", 1).tags["note"] == kept.tags["remote"]
+
+
 def test_a_run_has_an_address() -> None:
     assert run_address("http://127.0.0.1:5000/", "r1") == "http://127.0.0.1:5000/#/runs/r1"
 
@@ -232,7 +248,7 @@ def test_a_silent_address_is_named_without_its_password(
     uri = f"{scheme}://me:secret@127.0.0.1:1/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(
-        ServiceUnavailable, match=r"me:\*\*\*@127.0.0.1:1.*MLFLOW_TRACKING_URI"
+        ServiceUnavailable, match=r"me:\*\*\*\*@127.0.0.1:1.*MLFLOW_TRACKING_URI"
     ) as at:
         models.aliases(Home(tmp_path), "demo")
     assert "secret" not in str(at.value)
@@ -244,7 +260,6 @@ def test_an_address_of_an_unknown_kind_is_refused(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://somewhere")
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI=ftp://somewhere: expected http"):
         backend_uri(Home(tmp_path))
-    assert masked("postgresql+psycopg2://a:b@h/d") == "postgresql+psycopg2://a:***@h/d"
 
 
 def test_a_version_without_a_bundle_is_not_ours(shared: Home) -> None:

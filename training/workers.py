@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from core import telemetry
 from core.errors import RatchetError, TrainingError
 from core.home import Home
+from core.masking import confidential, masked
 from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
 from training.placing import Rooms, needed
@@ -173,7 +174,7 @@ def _train_here(
         try:
             outcome = _train_one(lesson, tuple(floors), train)
         except TrainingError as error:
-            outcome = Outcome((), None, str(error))
+            outcome = Outcome((), None, _said(str(error)))
         outcomes.append(outcome)
         done(index, outcome)
     return outcomes
@@ -219,10 +220,15 @@ def _outcome(reference: Any) -> Outcome:
         if isinstance(cause, RatchetError) and not isinstance(cause, TrainingError):
             raise cause from error
         lines = str(cause if cause is not None else error).strip().splitlines()
-        return Outcome((), None, (lines or [type(error).__name__])[-1][:300])
+        return Outcome((), None, _said((lines or [type(error).__name__])[-1]))
     except ray.exceptions.RayError as error:  # the worker died: memory, a kill
         lines = str(error).strip().splitlines()
-        return Outcome((), None, (lines or [type(error).__name__])[0][:300])
+        return Outcome((), None, _said((lines or [type(error).__name__])[0]))
+
+
+def _said(problem: str) -> str:
+    """Return why a training failed: it goes to the study, the verdict and people."""
+    return masked(problem, confidential(os.environ))[:300]
 
 
 _starting = threading.Lock()

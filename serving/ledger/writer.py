@@ -6,20 +6,33 @@ nothing of trading.
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from core.accounts import State, state_from_json, state_to_json
 from core.errors import CorruptFile, StorageError
+from core.masking import confidential, masked
 from serving.ledger.database import open_writer, renamed
 from serving.ledger.reader import Reading
-from serving.ledger.rows import Row, RowType, Snapshot, columns_of, iso, values_of
+from serving.ledger.rows import (
+    RiskEvent,
+    Row,
+    RowType,
+    SessionEvent,
+    Snapshot,
+    columns_of,
+    iso,
+    values_of,
+)
 
 SNAPSHOTS_KEPT = 3
+TOLD = (RiskEvent, SessionEvent)  # their details are the words of errors, too
 TIDIED_AFTER = 200  # transactions
 
 
@@ -34,6 +47,7 @@ class Ledger(Reading):
     ) -> None:
         super().__init__(open_writer(path, busy_seconds), path)
         self._now = now
+        self._secrets = confidential(os.environ)
         self._untidy = 0  # transactions since the log was last brought home
         self._added: list[Row] = []  # inside the transaction at hand
         self._untold: list[Row] = []  # durable
@@ -92,6 +106,8 @@ class Ledger(Reading):
         """Append rows inside a transaction; raise ``StorageError`` when one is there already."""
         recorded_at = iso(self._now())
         for row in rows:
+            if isinstance(row, TOLD):
+                row = replace(row, detail=masked(row.detail, self._secrets))
             self._execute(_insert(type(row)), (*values_of(row), recorded_at))
             self._added.append(row)
 
