@@ -10,9 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from core import engine
-from core.accounts import UNKNOWN_ATR, State
+from core.accounts import State
+from core.arrays import record
 from core.bars import Bar
-from core.risk import Rules
+from core.fills import nearer_gap
+from core.rules import Numbers, Rules
 from serving.brokers.port import Execution
 
 
@@ -63,16 +65,10 @@ def _mixed(known: np.ndarray, new: float, fresh: float) -> float:
 
 
 def _gaps(state: State, price: float, rules: Rules) -> tuple[float, float]:
-    """Return the distance of stop and target from a fill's price; 0: none."""
-    atr = float(state.atr[0, 0])
-    return (
-        _nearer(price, atr, rules.stop_loss, rules.stop_loss_atr),
-        _nearer(price, atr, rules.take_profit, rules.take_profit_atr),
+    """Return the distance of stop and target from a fill's price, as the engine does; 0: none."""
+    of = record(Numbers, rules.beside(state.account))
+    gaps = (
+        nearer_gap(price, state.atr, of.stop_loss, of.stop_loss_atr),
+        nearer_gap(price, state.atr, of.take_profit, of.take_profit_atr),
     )
-
-
-def _nearer(price: float, atr: float, fraction: float | None, multiple: float | None) -> float:
-    gaps = [price * fraction] if fraction is not None else []
-    if multiple is not None and atr < UNKNOWN_ATR:
-        gaps.append(atr * multiple)
-    return min(gaps, default=0.0)
+    return float(gaps[0][0, 0]), float(gaps[1][0, 0])

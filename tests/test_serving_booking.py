@@ -54,19 +54,21 @@ def test_stop_and_target_are_the_nearer_of_a_fraction_and_a_multiple_of_atr() ->
 
 
 @pytest.mark.parametrize(
-    ("atr", "limits", "gaps"),
+    ("atr", "limits", "levels"),
     [
-        (ATR, {"stop_loss_atr": 3.0, "take_profit_atr": 4.0}, (6.0, 8.0)),
-        (UNKNOWN_ATR, {"stop_loss_atr": 3.0, "take_profit": 0.05}, (0.0, 5.0)),
-        (UNKNOWN_ATR, {"stop_loss_atr": 3.0, "stop_loss": 0.1}, (10.0, 0.0)),
+        (ATR, {"stop_loss_atr": 3.0, "take_profit_atr": 4.0}, (94.0, 108.0)),
+        (ATR, {"take_profit": 0.05}, (np.nan, 105.0)),
+        (UNKNOWN_ATR, {"stop_loss_atr": 3.0, "take_profit": 0.05}, (np.nan, 105.0)),
+        (UNKNOWN_ATR, {"stop_loss_atr": 3.0, "stop_loss": 0.1}, (90.0, np.nan)),
     ],
-    ids=["multiples alone", "an unknown ATR stops nothing", "the fraction where ATR is unknown"],
+    ids=["multiples alone", "no stop", "an unknown ATR stops nothing", "the fraction without ATR"],
 )
-def test_a_rule_that_is_off_or_unknown_gives_no_gap(
-    atr: float, limits: dict[str, float], gaps: tuple[float, float]
+def test_a_rule_that_is_off_or_unknown_gives_no_level(
+    atr: float, limits: dict[str, float], levels: tuple[float, float]
 ) -> None:
     after = book(opened(atr), [fill(50.0, 100.0)], rules(**limits))
-    assert position(after)[2:] == gaps
+    found = float(after.stop[0, 0]), float(after.target[0, 0])
+    assert np.array_equal(found, levels, equal_nan=True)
 
 
 def test_average_and_gaps_move_by_the_part_that_a_fill_brings() -> None:
