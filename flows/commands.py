@@ -282,7 +282,8 @@ def ledger(home: Home, options: argparse.Namespace) -> int:
 
     if options.agent:
         _params(home).agent(options.agent)
-    rows = read(home.ledger, options.table, agent=options.agent, newest=options.last)
+    of = {"agent": options.agent, "session": options.session, "newest": options.last}
+    rows = read(home.ledger, options.table, **of)
     print(as_json(rows) if options.json else as_table(rows))
     return 0
 

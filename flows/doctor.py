@@ -71,6 +71,7 @@ def examine(home: Home) -> list[Finding]:
         lambda: _home(home),
         lambda: _databases(home),
         lambda: _services(home),
+        _gateway,
         lambda: _alerts(home),
         lambda: _agents(home),
     ]
@@ -185,6 +186,21 @@ def _services(home: Home) -> list[Finding]:
             log = home.logs / f"{name}.log"
             found.append(Finding(title, "bad", f"{note.url} does not answer", f"see {log}"))
     return found
+
+
+def _gateway() -> list[Finding]:
+    from serving.brokers.ibkr.access import Access
+    from serving.brokers.ibkr.probe import probe
+
+    what, access = "TWS or IB Gateway", Access.from_environment(os.environ)
+    try:
+        return [Finding(what, "ok", probe(access))]
+    except ConnectionRefusedError:
+        found = f"nothing listens at {access.host}:{access.port}"
+        remedy = "only trading at IBKR and its bars need it: start it, or set IB_HOST and IB_PORT"
+        return [Finding(what, "note", found, remedy)]
+    except (RatchetError, OSError) as error:
+        return [Finding(what, "bad", str(error))]
 
 
 def _alerts(home: Home) -> list[Finding]:

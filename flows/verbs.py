@@ -14,7 +14,7 @@ from flows import shadowing
 
 USAGE = 2  # exit code, as ConfigError's
 
-TABLES = ("decisions", "orders", "fills", "equity", "events")
+TABLES = ("decisions", "orders", "fills", "equity", "events", "sessions")
 SOURCES = ("bundled", "csv", "yfinance", "ibkr", "planted")
 BROKERS = ("paper", "ibkr")
 BASELINES = ("flat", "buy_and_hold", "ma_crossover", "volatility_target", "random")
@@ -292,6 +292,7 @@ def _telling_verbs(verb: Declare) -> None:
     )
     ledger.add_argument("table", choices=TABLES, help="which table")
     ledger.add_argument("--agent", help="of this agent only")
+    ledger.add_argument("--session", type=_positive, metavar="N", help="default: the newest")
     ledger.add_argument("--last", type=_positive, metavar="N", help="newest N rows; default: all")
     _json(ledger)
 

@@ -1,13 +1,16 @@
-"""Doctor: what it says of an agent's dataset."""
+"""Doctor: what it says of an agent's dataset, and of TWS."""
 
 import json
 
 import pytest
+from fake_tws import FakeTws, in_thread
 
-from core.errors import CorruptFile
+from core.errors import BrokerUnavailable, CorruptFile
 from core.home import Home
 from core.settings import parse_params
 from flows import doctor
+from serving.brokers.ibkr import Access
+from serving.brokers.ibkr.probe import probe
 
 PARAMS = parse_params(
     {"agents": {"minute": {"symbol": "SPY", "source": "yfinance", "interval": "5m"}}}
@@ -40,3 +43,41 @@ def test_features_that_do_not_read_are_a_finding(home: Home) -> None:
     (folder / "SPY-5m.json").write_text("{}")
     with pytest.raises(CorruptFile, match=r"SPY-5m\.json.*dvc repro"):
         doctor._dataset(home, PARAMS, "minute")
+
+
+@pytest.mark.parametrize(
+    ("account", "grade", "words"),
+    [
+        ("DU1234567", "ok", "account DU*****67 (paper); trades as client 7"),
+        ("U7654321", "bad", "TRADING_MODE=paper, but U7****21 is a live account"),
+    ],
+)
+def test_doctor_says_who_is_logged_in_at_the_gateway(
+    account: str, grade: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tws = FakeTws()
+    tws.exchange.accounts = (account,)
+    with in_thread(tws) as remote:
+        monkeypatch.setenv("IB_PORT", str(remote.port))
+        monkeypatch.setenv("IB_CLIENT_ID", "7")
+        (found,) = doctor._gateway()
+    assert found.grade == grade
+    assert words in found.found
+    assert 7 not in {client for client, _ in tws.seen}, "its id is that of the worker that trades"
+
+
+def test_a_gateway_that_is_not_there_is_worth_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    with in_thread(FakeTws()) as remote:
+        port = remote.port
+    monkeypatch.setenv("IB_PORT", str(port))
+    (found,) = doctor._gateway()
+    assert (found.grade, found.found) == ("note", f"nothing listens at 127.0.0.1:{port}")
+
+
+def test_a_gateway_that_says_nothing_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    tws = FakeTws()
+    tws.faults.hang_handshake = True
+    with in_thread(tws) as remote:
+        access = Access(port=remote.port)
+        with pytest.raises(BrokerUnavailable, match=r"does not answer within 0\.2 s; log in"):
+            probe(access, 0.2)

@@ -207,7 +207,12 @@ def test_readers_filter_and_print(ledger: Ledger) -> None:
     assert "rsi raises the weight" in table.splitlines()[2]
     assert '"weight": 1.0' in as_json(read(ledger.path, "decisions"))
     assert REF in as_table(read(ledger.path, "orders"))
-    assert as_table([]) == "nothing recorded"
+    with ledger.transaction():
+        ledger.add(Session(session=2, broker="ibkr", feed="test", mode="paper"))
+    assert read(ledger.path, "orders") == []
+    assert REF in as_table(read(ledger.path, "orders", session=1))
+    assert [one.session for one in read(ledger.path, "sessions")] == [1, 2]
+    assert as_table([]).startswith("nothing recorded in this session")
     with pytest.raises(ConfigError, match="no 'money'; it has: decisions"):
         read(ledger.path, "money")
 

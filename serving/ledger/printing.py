@@ -28,6 +28,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "equity": (
         "bar_time", "agent", "cash", "shares", "close", "equity", "drawdown", "risk_state",
     ),
+    "sessions": ("session", "recorded_at", "broker", "mode", "feed"),
     "events": ("recorded_at", "agent", "bar_time", "kind", "detail"),
 }  # fmt: skip
 _DECIMALS = {"weight": 4, "score": 4, "confidence": 3, "asked": 4, "allowed": 4, "drawdown": 4}
@@ -41,7 +42,7 @@ def as_json(rows: Sequence[Row]) -> str:
 def as_table(rows: Sequence[Row]) -> str:
     """Return rows of one kind as text in columns; numbers to the right."""
     if not rows:
-        return "nothing recorded"
+        return "nothing recorded in this session; `ratchet ledger sessions` lists them"
     names = _SHOWN.get(rows[0].TABLE) or tuple(plain(rows[0]))
     cells = [[_cell(name, getattr(row, name)) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]

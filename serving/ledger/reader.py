@@ -39,6 +39,7 @@ VIEWS: Mapping[str, type[Row]] = {
     "fills": Fill,
     "equity": Equity,
     "events": Event,
+    "sessions": Session,
 }
 
 
@@ -108,10 +109,16 @@ def read(
     session: int | None = None,
     newest: int | None = None,
 ) -> list[Row]:
-    """Return the rows of one of ``VIEWS``: of the newest session unless one is named."""
+    """Return the rows of one of ``VIEWS``: of the newest session unless one is named.
+
+    Sessions are listed whole.
+    """
     if view not in VIEWS:
         raise ConfigError(f"the ledger has no {view!r}; it has: {', '.join(VIEWS)}")
     with LedgerReader(path) as ledger:
+        if VIEWS[view] is Session:
+            named: dict[str, Any] = {} if session is None else {"session": session}
+            return list(ledger.rows(Session, newest=newest, **named))
         chosen = session if session is not None else ledger.newest_session()
         if chosen is None:
             return []
