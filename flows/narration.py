@@ -45,8 +45,11 @@ class Lines(logging.Handler):
         stream: TextIO,
         secrets: tuple[str, ...] = (),
         clock: Callable[[], float] = time.monotonic,
+        alive: bool = True,
     ) -> None:
+        """``alive``: say now and then that a quiet agent lives; a file would grow by that."""
         super().__init__()
+        self._alive = alive
         self._stream = stream
         self._secrets = secrets
         self._clock = clock
@@ -95,7 +98,7 @@ class Lines(logging.Handler):
 
     def _close(self, fields: dict[str, object]) -> str:
         agent, now = str(fields["agent"]), self._clock()
-        if now - self._lived.get(agent, -CLOSE_SECONDS) < CLOSE_SECONDS:
+        if not self._alive or now - self._lived.get(agent, -CLOSE_SECONDS) < CLOSE_SECONDS:
             return ""
         self._lived[agent] = now
         return f"{fields['action']}; equity {fields['equity']:,.2f}"
@@ -138,7 +141,7 @@ def _session(fields: dict[str, object]) -> str:
 def narrated(stream: TextIO, secrets: tuple[str, ...]) -> Iterator[None]:
     """Write to ``stream`` what the worker of this block does."""
     waiting: Waiting = queue.Queue(WAITING)
-    lines = Lines(stream, secrets)
+    lines = Lines(stream, secrets, alive=stream.isatty())
     thread = threading.Thread(
         target=_write_all, args=(waiting, lines), name="narration", daemon=True
     )

@@ -24,10 +24,10 @@ CLOSE = {"agent": "aapl", "bar_time": None, "action": "hold", "equity": 99_175.9
 class Told:
     """Lines on a stream in memory, by a clock that stands until it is moved."""
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[str, ...] = (), alive: bool = True) -> None:
         self.now = 100.0
         self._stream = io.StringIO()
-        self.lines = Lines(self._stream, secrets, lambda: self.now)
+        self.lines = Lines(self._stream, secrets, lambda: self.now, alive)
 
     def hear(self, message: str, **fields: Any) -> None:
         record = logging.makeLogRecord({"msg": message, **fields})
@@ -74,6 +74,9 @@ def test_a_quiet_agent_shows_once_a_minute_that_it_lives() -> None:
     told.now += CLOSE_SECONDS
     told.hear("close", **CLOSE)
     assert told.said == ["aapl hold; equity 99,175.96"] * 2
+    file = Told(alive=False)
+    file.hear("close", **CLOSE)
+    assert file.said == []
 
 
 def test_a_burst_of_orders_is_counted_instead_of_told() -> None:
