@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fake_tws.jitter import Way
 from fake_tws.protocol import BadRequest, Inbox, Request, frame, newest_version
 from fake_tws.replies import Message, handshake
 
@@ -31,7 +32,8 @@ class Connection(asyncio.Protocol):
         self._inbox = Inbox()
         self._transport: asyncio.Transport | None = None
         self._waiting: list[list[str]] = []  # what a frozen gateway has not read
-        self._unsent: list[Message] = []  # what a frozen gateway has not said
+        self._unsent: list[tuple[Message, bool]] = []  # what a frozen gateway has not said
+        self._way: Way | None = None  # uneven, where the fake has jitter
         self.version = 0  # agreed on; 0 before the handshake
         self.client_id: int | None = None  # None before startApi
         self.auto_bind = False  # orders typed into TWS are told (client 0)
@@ -50,9 +52,12 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._tws.connections.append(self)
+        self._way = self._tws.way(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._way:
+            self._way.stop()
         if self in self._tws.connections:
             self._tws.connections.remove(self)
 
@@ -63,28 +68,34 @@ class Connection(asyncio.Protocol):
             elif self.open:
                 self._read(fields)
 
-    def send(self, message: Message) -> None:
+    def push(self, message: Message) -> None:
+        """Say something that nobody asked for."""
+        self.send(message, pushed=True)
+
+    def send(self, message: Message, *, pushed: bool = False) -> None:
         """Say something, unless a fault is in its way."""
         if self._tws.frozen:
-            self._unsent.append(message)
+            self._unsent.append((message, pushed))
             return
         kind = int(message[0])
         if kind in self._tws.faults.held:
             self._tws.held.append((self, message))
             return
         for _ in range(2 if kind in self._tws.faults.doubled else 1):
-            self.write(message)
+            self._write(message, pushed)
 
-    def write(self, message: Message) -> None:
-        if self._transport:
+    def _write(self, message: Message, pushed: bool = False) -> None:
+        if self._transport and self._way:
+            self._way.say(message, pushed=pushed)
+        elif self._transport:
             self._transport.write(frame(message))
 
     def thaw(self) -> None:
         """Say what was kept back, then read what came meanwhile."""
         unsent, self._unsent = self._unsent, []
         waiting, self._waiting = self._waiting, []
-        for message in unsent:
-            self.send(message)
+        for message, pushed in unsent:
+            self.send(message, pushed=pushed)
         for fields in waiting:
             if self.open:
                 self._read(fields)
@@ -94,6 +105,8 @@ class Connection(asyncio.Protocol):
         if self in self._tws.connections:
             self._tws.connections.remove(self)
         if self._transport:
+            if self._way:
+                self._way.flush()
             self._transport.close()
             self._transport = None
 
@@ -101,7 +114,7 @@ class Connection(asyncio.Protocol):
         if not self.version:
             if not self._tws.faults.hang_handshake:
                 self.version = min(self._tws.version, newest_version(fields[0]))
-                self.write(handshake(self.version, self._tws.exchange.now()))
+                self._write(handshake(self.version, self._tws.exchange.now()))
             return
         try:
             self._tws.handle(self, _kind(fields), fields)

@@ -33,6 +33,7 @@ class Once(Enum):
     INVALID = auto()  # 321: the order is dead, nothing more is said
     PRESET = auto()  # 10349: a live order is called cancelled, then goes on
     STUCK = auto()  # the broker has the order and says nothing of it
+    UNSHOWN = auto()  # an order's change is told by its status alone, without openOrder
     NO_PERM_ID = auto()  # a first status without permId
     IGNORE_CANCEL = auto()
     FILL_ON_CANCEL = auto()  # the fill crosses the cancel on its way

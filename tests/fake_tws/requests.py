@@ -173,7 +173,7 @@ def executions(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
         if symbol in ("", order.ticket.symbol):
             stock = tws.stock(order.ticket.symbol)
             connection.send(replies.execution(request_id, fill, stock, connection.version))
-            connection.send(replies.commission_report(fill))
+            connection.push(replies.commission_report(fill))
     connection.send(replies.execution_end(request_id))
 
 

@@ -25,6 +25,7 @@ from fake_tws.faults import (
     Once,
     Point,
 )
+from fake_tws.jitter import Jitter, Way
 from fake_tws.orders import (
     Charged,
     Event,
@@ -71,12 +72,14 @@ class FakeTws:
     history: dict[tuple[str, str], list[Bar]] = field(default_factory=dict)  # symbol, bar size
     version: int = 178  # newest protocol spoken, 176 to 178
     master_client: int | None = None  # hears every client's orders
+    jitter: Jitter | None = field(default_factory=Jitter.from_environment)
     port: int = 0  # 0 until bound; kept over restarts
     connections: list[Connection] = field(default_factory=list)
     seen: list[tuple[int | None, Request]] = field(default_factory=list)  # client id, kind
     frozen: bool = False
     held: list[tuple[Connection, Message]] = field(default_factory=list)
     _amid: list[Event] = field(default_factory=list)  # told within the next answer
+    _ways: int = 0  # that there have been
     _server: asyncio.Server | None = None
     _watchers: list[tuple[Request, int, asyncio.Future[None]]] = field(default_factory=list)
 
@@ -87,6 +90,11 @@ class FakeTws:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def way(self, transport: asyncio.Transport) -> Way | None:
+        """Return the uneven way out to a client that has just come, where there is jitter."""
+        self._ways += 1
+        return self.jitter.way(self._ways, transport.write) if self.jitter else None
 
     def refuse_connections(self) -> None:
         """Stop listening; those connected stay. ``listen`` ends it."""
@@ -175,7 +183,7 @@ class FakeTws:
         for connection in list(self.connections):
             for request_id, bars in connection.real_time.items():
                 if bars.symbol == symbol:
-                    connection.send(real_time_bar(request_id, bar))
+                    connection.push(real_time_bar(request_id, bar))
 
     def update_history(self, symbol: str, size: str, bar: Bar) -> None:
         """Begin or renew the newest bar of a history, and tell those who keep it up to date."""
@@ -188,15 +196,15 @@ class FakeTws:
                 if (kept.symbol, kept.size) == (symbol, size):
                     daily = size.endswith("day")
                     message = historical_data_update(request_id, bar, daily, kept.epoch)
-                    connection.send(message)
+                    connection.push(message)
 
     def tick(self, symbol: str, kind: int, price: float, size: float) -> None:
         """Publish a bid (1), ask (2) or last (4)."""
         for connection in list(self.connections):
             for request_id, ticking in connection.tickers.items():
                 if ticking == symbol:
-                    connection.send(tick_price(request_id, kind, price, size))
-                    connection.send(tick_size(request_id, {1: 0, 2: 3, 4: 5}[kind], size))
+                    connection.push(tick_price(request_id, kind, price, size))
+                    connection.push(tick_size(request_id, {1: 0, 2: 3, 4: 5}[kind], size))
 
     def announce(self, code: int) -> None:
         """Say a system message to everybody; 1101 loses subscriptions to data, 1300 the socket."""
@@ -205,7 +213,7 @@ class FakeTws:
             if code == 1101:
                 for subscriptions in (connection.tickers, connection.history, connection.real_time):
                     subscriptions.clear()
-            connection.send(error(-1, code, text))
+            connection.push(error(-1, code, text))
             if code == 1300:
                 connection.drop()
 
@@ -228,15 +236,15 @@ class FakeTws:
                 case Executed(fill):
                     for connection in self._interested(fill.order):
                         stock = self.stock(fill.order.ticket.symbol)
-                        connection.send(execution(-1, fill, stock, connection.version))
+                        connection.push(execution(-1, fill, stock, connection.version))
                 case Charged(fill):
                     for connection in self._interested(fill.order):
-                        connection.send(commission_report(fill))
+                        connection.push(commission_report(fill))
                 case Moved(at):
                     self._tell_position(at)
                 case Refused(client_id, request_id, code, text):
                     for connection in self.of(client_id):
-                        connection.send(error(request_id, code, text))
+                        connection.push(error(request_id, code, text))
         for event in events:
             if isinstance(event, Executed):
                 self._after_fill(event.execution)
@@ -248,6 +256,13 @@ class FakeTws:
         """
         self.tell([event for event in events if isinstance(event, Refused)])
         self._amid += [event for event in events if not isinstance(event, Refused)]
+
+    def end_amid_answer(self, perm_id: int) -> None:
+        """Cancel an order in TWS: its status is told at once, the order amid the next answer."""
+        events = self.exchange.cancel_perm_id(perm_id)
+        self.faults.once(Once.UNSHOWN)
+        self.tell(events)
+        self._amid += [event for event in events if isinstance(event, Reported)]
 
     def amid_answer(self) -> list[Event]:
         """Return what falls into an answer that begins now."""
@@ -301,24 +316,28 @@ class FakeTws:
         interested = self._interested(order)
         if interested and order.status != "Inactive" and self.faults.takes(Once.NO_PERM_ID):
             for connection in interested:
-                connection.send(order_status(order, perm_id=0, status="ApiPending"))
+                connection.push(order_status(order, perm_id=0, status="ApiPending"))
+        unshown = self.faults.takes(Once.UNSHOWN)
         for connection in interested:
-            self.show_order(connection, order)
+            if unshown:
+                connection.push(order_status(order))
+            else:
+                self.show_order(connection, order, pushed=True)
 
-    def show_order(self, connection: Connection, order: Order) -> None:
+    def show_order(self, connection: Connection, order: Order, *, pushed: bool = False) -> None:
         """Say an order as it is: openOrder, then orderStatus."""
         stock = self.stock(order.ticket.symbol)
-        connection.send(open_order(order, stock, connection.version))
-        connection.send(order_status(order))
+        connection.send(open_order(order, stock, connection.version), pushed=pushed)
+        connection.send(order_status(order), pushed=pushed)
 
     def _tell_position(self, at: Position) -> None:
         stock = self.stock(at.symbol)
         price = self.exchange.prices.get(at.symbol, at.average_cost)
         for connection in self.connections:
             if connection.positions:
-                connection.send(position(at, stock))
+                connection.push(position(at, stock))
             if connection.account_updates == at.account:
-                connection.send(portfolio_value(at, stock, price))
+                connection.push(portfolio_value(at, stock, price))
 
 
 @asynccontextmanager
