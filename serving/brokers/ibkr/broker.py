@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from ib_async import IB, Contract, Fill, Order
+from ib_async import IB, Contract, Fill, Order, Trade
 from ib_async.wrapper import RequestError
 
 from core.accounts import State
@@ -34,6 +34,7 @@ from serving.brokers.port import WORKING, Execution, News, Position, Report, Set
 ACCOUNT_ZONE = ZoneInfo("US/Eastern")  # executions are kept for its day
 LOOK_SECONDS = 0.05  # between two looks whether the link was refused for good
 CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
+ASKED_AT_MOST = 3  # times for open orders, while one of ours looks dead among them
 
 
 class IbkrBroker:
@@ -112,6 +113,8 @@ class IbkrBroker:
         await self._end_what_is_over(ib)
         self._ready.set()
         self._said.set()
+        if self._doubt:  # something was said after it was asked for
+            self._link.schedule(lambda: self._look(ib))
 
     async def _end_what_is_over(self, ib: IB) -> None:
         """Cancel what older sessions left: nobody minds it, and it could open a position."""
@@ -168,8 +171,8 @@ class IbkrBroker:
 
     def look(self, ib: IB) -> None:
         if self._ready.is_set() and not self._doubt:
-            self._doubt = True
             self._link.schedule(lambda: self._look(ib))
+        self._doubt = True
 
     async def _ask_all(self, ib: IB) -> None:
         """Establish what IBKR knows."""
@@ -187,18 +190,19 @@ class IbkrBroker:
         neither works nor filled: they are asked for where that is in doubt.
         """
         self._doubt = False
-        for _ in range(4):
+        for _ in range(3):
             await self._link.paced()
         try:
-            open_orders = await self._link.within(ib.reqAllOpenOrdersAsync())
+            open_orders = await self._open_orders(ib)
             completed = (
                 await self._link.within(ib.reqCompletedOrdersAsync(False)) if completed_too else []
             )
             fills = await self._link.within(ib.reqExecutionsAsync())
             positions = await self._link.within(ib.reqPositionsAsync())
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             self._link.unanswered("orders, executions and positions")
             raise
+        fills = wire.with_fees(fills, ib.fills())
         answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
         with self._lock:
             self._events += self._book.hear(answer, completed_too)
@@ -206,6 +210,24 @@ class IbkrBroker:
                 self._sent_on.pop(order_ref, None)
         working = {trade.order.permId for trade in open_orders}
         forget(ib, working, {fill.execution.execId for fill in fills})
+
+    async def _open_orders(self, ib: IB) -> list[Trade]:
+        """Ask for all open orders, again while one of ours among them has ended.
+
+        The message that says how an order ended is of the same kind as an answer's: one that comes
+        meanwhile counts as part of the answer. What an answer itself says of an order follows it
+        at once, so whatever has ended after the answer was none of it. It is said once only.
+        """
+        for _ in range(ASKED_AT_MOST):
+            await self._link.paced()
+            found = await self._link.within(ib.reqAllOpenOrdersAsync())
+            if not any(trade.isDone() and self._is_ours(trade.order) for trade in found):
+                break
+        return found
+
+    def _is_ours(self, order: Order) -> bool:
+        with self._lock:
+            return order.orderRef in self._book.tickets
 
     def ask(self) -> None:
         """Ask IBKR for all it knows; ``BrokerUnavailable`` without an answer."""
@@ -240,15 +262,20 @@ class IbkrBroker:
             contract = await self._contract(ib, ticket.symbol)
             order = wire.order_of(ticket, self._account, ib.client.getReqId())
             await self._link.paced()
+            if not self._ready.is_set():  # IBKR was lost while others asked
+                raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
             with self._lock:
                 self._book.afloat.add(ref)
             trade = ib.placeOrder(contract, order)
 
-            def confirmed() -> bool:
-                return trade.orderStatus.status in CONFIRMED and bool(trade.order.permId)
+            def confirmed() -> bool:  # a status may come before the order is shown, or a fill
+                perm_id = trade.order.permId or trade.orderStatus.permId
+                return trade.orderStatus.status in CONFIRMED and bool(perm_id)
 
-            await self._until(lambda: confirmed() or order.orderId in self._refusals)
-            await self._ask_after_words(ib, order)
+            await self._until(
+                lambda: confirmed() or order.orderId in self._refusals or self._knows(ref)
+            )
+            await self._ask(ib)
             refusal = self._refusals.get(order.orderId, "")
             if not self._knows(ref):
                 await self._ask(ib, completed_too=True)
@@ -256,26 +283,12 @@ class IbkrBroker:
                 await self._link.paced()
                 ib.cancelOrder(order)
                 await self._until(lambda: order.orderId in self._refusals)
-                await self._ask_after_words(ib, order)
+                await self._ask(ib)
             with self._lock:
                 gone = ref not in self._book.open and not self._book.filled(ref)
                 self._book.known.add(ref)
         if gone:
             self.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
-
-    async def _ask_after_words(self, ib: IB, order: Order) -> None:
-        """Ask what became of an order; again if the answer has one that IBKR spoke against.
-
-        The message that shows how an order ended is of the same kind as an answer's: one that is
-        under way when the question is asked counts as part of the answer. It is said once only.
-        """
-        await self._ask(ib)
-        if order.orderId in self._refusals and self._works(order.orderRef):
-            await self._ask(ib)
-
-    def _works(self, order_ref: str) -> bool:
-        with self._lock:
-            return order_ref in self._book.open
 
     def _knows(self, order_ref: str) -> bool:
         with self._lock:
@@ -310,12 +323,13 @@ class IbkrBroker:
             seen = self._book.open.get(order_ref)
             if seen is None:
                 return
-            order = next(t.order for t in ib.trades() if t.order.permId == seen.perm_id)
-            self._refusals.pop(order.orderId, None)
+            order_id = seen.order_id
+            order = Order(orderId=order_id, clientId=seen.client_id, permId=seen.perm_id)
+            self._refusals.pop(order_id, None)
             await self._link.paced()
             ib.cancelOrder(order)
-            await self._until(lambda: order.orderId in self._refusals)
-            await self._ask_after_words(ib, order)
+            await self._until(lambda: order_id in self._refusals)
+            await self._ask(ib)
 
     def fate(self, ticket: Ticket) -> Report | None:
         ref = ticket.order_ref

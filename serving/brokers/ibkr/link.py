@@ -76,7 +76,7 @@ class Link:
         self._told_at: float | None = None
         self._reason = ""
         self._cut_off = False  # connected to a gateway that has lost IBKR
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # that end with the connection
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
 
     def start(self) -> None:
@@ -99,8 +99,16 @@ class Link:
         async def asking() -> Answer:
             if self._ib is None:
                 raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'not connected yet'})")
-            async with asyncio.timeout(seconds):  # in this task: an order waits for no other
-                return await ask(self._ib)
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            try:
+                async with asyncio.timeout(seconds):  # in this task: an order waits for no other
+                    return await ask(self._ib)
+            except asyncio.CancelledError as error:
+                raise ConnectionError(self._reason or "connection lost") from error
+            finally:
+                self._tasks.discard(task)
 
         coroutine = asking()
         try:
@@ -239,6 +247,9 @@ class Link:
     async def _restored(self, ib: IB, code: int) -> None:
         self._cut_off, self._reason = False, ""
         await self._owner.came_up(ib)
+        if self._cut_off:  # lost again meanwhile: what was answered may be old
+            self._owner.went_down()
+            return
         self._told_at = None
         self._owner.tell("link up", f"IBKR is back ({code})")
 

@@ -14,6 +14,7 @@ from serving.brokers.ibkr.book import Answer, Seen, Told
 from serving.brokers.port import Ticket
 
 REDUCE = 3  # ocaType: the others of the group shrink with each fill; no block on overfill
+TRADED = ("STK", "USD")  # an option on a stock has the stock's symbol
 KINDS = {  # kind of a ticket: orderType, tif
     "market_on_open": ("MKT", "OPG"),
     "market": ("MKT", "DAY"),
@@ -84,6 +85,16 @@ def told_of(fill: Fill) -> Told:
     )
 
 
+def with_fees(told: list[Fill], kept: list[Fill]) -> list[Fill]:
+    """Return the fills of an answer as the client keeps them.
+
+    It puts a fee on the fill that it heard of first, and raises no event where the order was never
+    shown to it; an answer that tells a fill again has it without.
+    """
+    known = {fill.execution.execId: fill for fill in kept}
+    return [known.get(fill.execution.execId, fill) for fill in told]
+
+
 def answer_of(
     open_orders: list[Trade],
     completed: list[Trade],
@@ -97,6 +108,8 @@ def answer_of(
         completed=tuple(seen_of(t) for t in completed if t.order.account == account),
         executions=tuple(told_of(f) for f in fills if f.execution.acctNumber == account),
         positions={
-            at.contract.symbol: float(at.position) for at in positions if at.account == account
+            at.contract.symbol: float(at.position)
+            for at in positions
+            if at.account == account and (at.contract.secType, at.contract.currency) == TRADED
         },
     )

@@ -1,0 +1,141 @@
+"""What IBKR says in another order, or amid an answer, as its words may come."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from fake_tws import Exchange, FakeTws, Once, Remote, Reply, Request, Stock, in_thread
+from fault_kit import until
+from ib_async import Contract, Position
+from ibkr_kit import FAST, SYMBOL, Market, Trading, events, market
+
+from core.errors import BrokerUnavailable
+from serving.brokers.ibkr import Access, IbkrBroker, wire
+from serving.brokers.port import Ticket
+
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+# Nothing heals by being asked for again, and nobody loses patience.
+ALONE = replace(FAST, patience=60.0, heartbeat=600.0, look=600.0)
+DEADLINE_SECONDS = 60.0  # only ever spent by a run that fails
+
+
+@contextmanager
+def trading_at(root: Path) -> Iterator[tuple[Market, Remote, Trading]]:
+    with market(root) as found:
+        assert found.remote is not None
+        trading = Trading(root, found.remote.port, found.frame, pace=ALONE)
+        try:
+            yield found, found.remote, trading
+        finally:
+            trading.close()
+
+
+def test_a_status_that_comes_before_the_order_is_shown_confirms_it(tmp_path: Path) -> None:
+    patient = replace(ALONE, patience=2 * DEADLINE_SECONDS)
+    with market(tmp_path) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, found.frame, pace=patient)
+        found.remote.do(lambda tws: tws.faults.once(Once.UNSHOWN))
+        closing = threading.Timer(DEADLINE_SECONDS, trading.broker._link.close)
+        closing.start()  # where it waits for more
+        try:
+            trading.close_bar()
+            assert closing.is_alive()
+            assert len(trading.broker.open_orders()) == 1
+        finally:
+            closing.cancel()
+            trading.close()
+
+
+def test_the_fee_of_a_fill_is_known_though_the_order_was_never_shown() -> None:
+    exchange = Exchange(lambda: NOON, (Stock(1, SYMBOL),), fill_markets=True)
+    exchange.prices[SYMBOL] = 100.0
+    with in_thread(FakeTws(exchange)) as remote:
+        broker = IbkrBroker(Access(port=remote.port, client_id=7), ALONE, lambda: NOON)
+        try:
+            broker.begin()
+            remote.do(lambda tws: tws.faults.once(Once.UNSHOWN, 2))  # submitted, filled
+            ticket = Ticket(
+                session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",
+                model_version="1", kind="market", price=math.nan,
+            )  # fmt: skip
+            assert broker.place(ticket).status == "filled"
+            (execution,) = broker.executions()
+            assert (execution.shares, execution.commission) == (10.0, 1.0)
+        finally:
+            broker.close()
+
+
+def test_an_order_that_a_person_cancels_is_gone_though_it_is_shown_amid_the_look_at_it(
+    tmp_path: Path,
+) -> None:
+    with trading_at(tmp_path) as (found, remote, trading):
+        trading.close_bar()
+        (order,) = found.exchange.open_orders()
+        remote.do(lambda tws: tws.end_amid_answer(order.perm_id))
+        until(trading, lambda: trading.broker.open_orders() == ())
+
+
+def test_what_is_said_while_a_new_connection_asks_is_looked_at(tmp_path: Path) -> None:
+    with trading_at(tmp_path) as (found, remote, trading):
+        trading.close_bar()
+        (order,) = found.exchange.open_orders()
+        asked = remote.tws.count(Request.COMPLETED_ORDERS)
+
+        def strike(tws: FakeTws) -> None:
+            tws.faults.held.add(Reply.COMPLETED_ORDERS_END)
+            tws.drop()
+
+        remote.do(strike)
+        remote.received(Request.COMPLETED_ORDERS, asked + 1)  # it knows the open orders
+        remote.do(lambda tws: tws.cancel_by_hand(order.perm_id))
+        remote.do(lambda tws: tws.release())
+        until(trading, lambda: trading.broker.ready)
+        until(trading, lambda: trading.broker.open_orders() == ())
+
+
+def test_a_question_that_is_given_up_midway_ends_the_connection(tmp_path: Path) -> None:
+    with trading_at(tmp_path) as (_, remote, trading):
+        remote.do(lambda tws: tws.faults.held.add(Reply.OPEN_ORDER_END))
+        with pytest.raises(BrokerUnavailable, match="no answer within"):
+            trading.broker._link.call(trading.broker._look, 0.2)
+        remote.do(lambda tws: tws.release())  # the late answer ends no other question
+        until(trading, lambda: any("no answer about orders" in one for one in events(tmp_path)))
+        until(trading, lambda: trading.broker.ready)
+        trading.close_bar()
+        assert len(trading.broker.open_orders()) == 1
+
+
+def test_a_gateway_that_loses_ibkr_again_while_it_is_asked_is_not_back(tmp_path: Path) -> None:
+    with trading_at(tmp_path) as (_, remote, trading):
+        asked = remote.tws.count(Request.COMPLETED_ORDERS)
+
+        def back(tws: FakeTws) -> None:
+            tws.faults.held.add(Reply.COMPLETED_ORDERS_END)
+            tws.announce(1100)
+            tws.announce(1102)
+
+        remote.do(back)
+        remote.received(Request.COMPLETED_ORDERS, asked + 1)
+        remote.do(lambda tws: tws.announce(1100))
+        remote.do(lambda tws: tws.release())
+        trading.broker.ask()  # waits until the questions before it are answered
+        trading.hear()
+        assert not trading.broker.ready
+        assert sum(one.startswith("link up") for one in events(tmp_path)) == 1
+        remote.do(lambda tws: tws.announce(1102))
+        until(trading, lambda: trading.broker.ready)
+
+
+def test_an_option_on_a_stock_or_its_listing_abroad_are_no_shares_of_it() -> None:
+    own = Contract(secType="STK", symbol=SYMBOL, currency="USD")
+    option = Contract(secType="OPT", symbol=SYMBOL, currency="USD")
+    abroad = Contract(secType="STK", symbol=SYMBOL, currency="CAD")
+    held = [Position("DU1", one, 7.0, 1.0) for one in (own, option, abroad)]
+    held[1:] = [one._replace(position=-3.0) for one in held[1:]]
+    assert wire.answer_of([], [], [], held, "DU1").positions == {SYMBOL: 7.0}
