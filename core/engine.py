@@ -36,35 +36,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.accounts import (
-    ACCOUNT_NUMBERS,
-    PEAK_BLOCKS,
-    POSITION_NUMBERS,
-    RECENT,
-    Holding,
-    Recent,
-    Standing,
-    State,
-)
-from core.arrays import (
-    Array,
-    elementwise,
-    maximum,
-    namespace,
-    quietly,
-    record,
-    store,
-    total,
-    trunc,
-    where,
-)
+from core.accounts import PEAK_BLOCKS, Holding, State
+from core.arrays import Array, namespace, record, where
 from core.bars import Bar, Market, MarketRows, PackedMarket, bar_at, gathered, packed
-from core.compiled import compiled, plain, runs_compiled
-from core.fills import EXITS, FILLED, Exit, Fills, Trade, exit_inside, fill_at_open, split
-from core.lanes import LANES, One, deliver, fetch, fetch_rows, fill, keep, lane, scratch
-from core.risk import Judgement, Verdict, judge
-from core.rules import OFF, Numbers, Rules
-from core.terms import terms_of
+from core.compiled import plain, runs_compiled
+from core.fills import FILLED, Fills, split
+from core.loops import (
+    VERDICT,
+    mark_all,
+    mark_each,
+    settle_all,
+    settle_each,
+    submit_all,
+    submit_each,
+)
+from core.risk import Verdict
+from core.rules import Rules
 
 __all__ = [
     "Bar",
@@ -78,18 +65,6 @@ __all__ = [
     "step",
     "submit",
 ]
-
-MONTH_BARS = 21
-
-# How many numbers there are, and where the compiled loops keep them (``core/lanes.py``).
-PRICES, RULES, VERDICT = len(Bar._fields), len(Numbers._fields), len(Judgement._fields)
-HELD = ACCOUNT_NUMBERS
-BAR = FILLS = HELD + POSITION_NUMBERS
-NUMBERS = BAR + PRICES
-ASKED = NUMBERS + RULES
-GIVEN = ASKED + 1
-JUDGED = POSITION_NUMBERS + VERDICT
-SETTLED = FILLS + FILLED
 
 
 class Settlement(NamedTuple):
@@ -178,16 +153,8 @@ def mark(state: State, bar: Bar | MarketRows, traded: Array, rules: Rules) -> St
         n = len(position)
         mark_each(state.account, position, *packed(bar, n), rules.of_each(n), account)
     else:
-        with quietly():
-            standing, held = close_books(
-                record(Standing, state.account),
-                state.cash[:, None],
-                record(Holding, position),
-                record(Bar, gathered(bar)).close,
-                record(Numbers, rules.beside(state.account)),
-            )
-        store(account, standing)
-        store(position, held)
+        rules_beside = rules.beside(state.account)
+        mark_all(state.account, position, gathered(bar), rules_beside, account)
     return _turned(State(clock, account, position, state.past_peaks), rules)
 
 
@@ -208,254 +175,3 @@ def _empty(state: State, numbers: int) -> Array:
     if xp is np:
         return np.empty(shape)
     return xp.empty(shape, dtype=xp.float64, device=position.device)
-
-
-@compiled
-def submit_each(
-    clock: float,
-    account: Array,
-    position: Array,
-    weight: Array,
-    table: Array,
-    rows: Array,
-    rules: Array,
-    position_after: Array,
-    verdict: Array,
-) -> None:
-    """Do for a few accounts at a time, in machine code, what ``submit_all`` does for all."""
-    given, made = scratch(GIVEN), scratch(JUDGED)
-    if len(rules) == 1:
-        fill(given, NUMBERS, rules, RULES)
-    for begin in range(0, len(account), LANES):
-        width = min(LANES, len(account) - begin)
-        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
-        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
-        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
-        fetch(given, ASKED, weight, begin, width, 1)
-        if len(rules) > 1:
-            fetch(given, NUMBERS, rules, begin, width, RULES)
-        for j in range(np.uint64(width)):
-            held, recent, judged = submitted(
-                clock,
-                lane(Standing, given, 0, j),
-                lane(Holding, given, HELD, j),
-                lane(Recent, given, HELD + RECENT, j),
-                lane(One, given, ASKED, j).number,
-                lane(Bar, given, BAR, j),
-                lane(Numbers, given, NUMBERS, j),
-            )
-            keep(made, 0, j, held)
-            keep(made, RECENT, j, recent)
-            keep(made, POSITION_NUMBERS, j, judged)
-        deliver(made, 0, position_after, begin, width, POSITION_NUMBERS)
-        deliver(made, POSITION_NUMBERS, verdict, begin, width, VERDICT)
-
-
-def submit_all(
-    clock: float,
-    account: Array,
-    position: Array,
-    weight: Array,
-    bars: Array,
-    rules: Array,
-    position_after: Array,
-    verdict: Array,
-) -> None:
-    """Do for all accounts at once, operation by operation, what ``submit_each`` does."""
-    with quietly():
-        held, recent, judged = submitted(
-            clock,
-            record(Standing, account),
-            record(Holding, position),
-            record(Recent, position, RECENT),
-            weight,
-            record(Bar, bars),
-            record(Numbers, rules),
-        )
-    store(position_after, held)
-    store(position_after, recent, RECENT)
-    store(verdict, judged)
-
-
-@elementwise
-def submitted(
-    clock: float,
-    standing: Standing,
-    held: Holding,
-    recent: Recent,
-    weight: Array,
-    bar: Bar,
-    rules: Numbers,
-) -> tuple[Holding, Recent, Judgement]:
-    """Return the position with its pending order, and the judgement on ``weight``."""
-    terms = terms_of(bar, rules)
-    judged = judge(clock, standing, held, weight, terms, rules)
-    order = trunc(judged.shares) - held.shares
-    after = Holding(
-        shares=held.shares,
-        average_price=held.average_price,
-        stop_gap=held.stop_gap,
-        target_gap=held.target_gap,
-        pending_shares=where(judged.moves > 0.0, order, held.pending_shares),
-        last_trade=held.last_trade,
-        entry_from=held.entry_from,
-        atr=terms.atr,
-    )
-    return after, Recent(weight, recent.newest, recent.second), judged
-
-
-@compiled
-def settle_each(
-    clock: float,
-    account: Array,
-    position: Array,
-    table: Array,
-    rows: Array,
-    rules: Array,
-    account_after: Array,
-    position_after: Array,
-    fills: Array,
-) -> None:
-    """Do for a few accounts at a time, in machine code, what ``settle_all`` does for all."""
-    given, made = scratch(GIVEN), scratch(SETTLED)
-    if len(rules) == 1:
-        fill(given, NUMBERS, rules, RULES)
-    for begin in range(0, len(account), LANES):
-        width = min(LANES, len(account) - begin)
-        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
-        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
-        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
-        if len(rules) > 1:
-            fetch(given, NUMBERS, rules, begin, width, RULES)
-        for j in range(np.uint64(width)):
-            standing, held, opening, exits = settled(
-                clock,
-                lane(Standing, given, 0, j),
-                lane(Holding, given, HELD, j),
-                lane(Bar, given, BAR, j),
-                lane(Numbers, given, NUMBERS, j),
-            )
-            keep(made, 0, j, standing)
-            keep(made, HELD, j, held)
-            keep(made, HELD + RECENT, j, lane(Recent, given, HELD + RECENT, j))
-            keep(made, FILLS, j, opening)
-            keep(made, FILLS + EXITS, j, exits)
-        deliver(made, 0, account_after, begin, width, ACCOUNT_NUMBERS)
-        deliver(made, HELD, position_after, begin, width, POSITION_NUMBERS)
-        deliver(made, FILLS, fills, begin, width, FILLED)
-
-
-def settle_all(
-    clock: float,
-    account: Array,
-    position: Array,
-    bars: Array,
-    rules: Array,
-    account_after: Array,
-    position_after: Array,
-    fills: Array,
-) -> None:
-    """Do for all accounts at once, operation by operation, what ``settle_each`` does."""
-    with quietly():
-        standing, held, opening, exits = settled(
-            clock,
-            record(Standing, account),
-            record(Holding, position),
-            record(Bar, bars),
-            record(Numbers, rules),
-        )
-    store(account_after, standing)
-    store(position_after, held)
-    store(position_after, record(Recent, position, RECENT), RECENT)
-    store(fills, opening)
-    store(fills, exits, EXITS)
-
-
-@elementwise
-def settled(
-    clock: float,
-    before: Standing,
-    held: Holding,
-    bar: Bar,
-    rules: Numbers,
-) -> tuple[Standing, Holding, Trade, Exit]:
-    """Return the books after ``bar``, which ends at ``clock``, and what traded in it."""
-    terms = terms_of(bar, rules)
-    cash, held = split(before.cash, held, bar.open, bar.split_ratio)
-    cash, held, opening = fill_at_open(cash, held, clock, terms, rules)
-    cash, held, exits = exit_inside(cash, held, opening, clock, terms, rules)
-    standing, held = close_books(before, cash, held, bar.close, rules)
-    return standing, held, opening, exits
-
-
-@compiled
-def mark_each(
-    account: Array, position: Array, table: Array, rows: Array, rules: Array, account_after: Array
-) -> None:
-    """Let a few accounts at a time ``close_books``, in machine code; ``position`` is changed."""
-    given, made = scratch(GIVEN), scratch(HELD + RECENT)
-    if len(rules) == 1:
-        fill(given, NUMBERS, rules, RULES)
-    for begin in range(0, len(account), LANES):
-        width = min(LANES, len(account) - begin)
-        fetch(given, 0, account, begin, width, ACCOUNT_NUMBERS)
-        fetch(given, HELD, position, begin, width, POSITION_NUMBERS)
-        fetch_rows(given, BAR, table, rows, begin, width, PRICES)
-        if len(rules) > 1:
-            fetch(given, NUMBERS, rules, begin, width, RULES)
-        for j in range(np.uint64(width)):
-            before = lane(Standing, given, 0, j)
-            standing, held = close_books(
-                before,
-                before.cash,
-                lane(Holding, given, HELD, j),
-                lane(Bar, given, BAR, j).close,
-                lane(Numbers, given, NUMBERS, j),
-            )
-            keep(made, 0, j, standing)
-            keep(made, HELD, j, held)
-        deliver(made, 0, account_after, begin, width, ACCOUNT_NUMBERS)
-        deliver(made, HELD, position, begin, width, RECENT)
-
-
-@elementwise
-def close_books(
-    before: Standing, cash: Array, held: Holding, close: Array, rules: Numbers
-) -> tuple[Standing, Holding]:
-    """Mark ``cash`` and ``held`` at the close."""
-    equity = cash + total(held.shares * close)
-    average = before.average_equity + (equity - before.average_equity) * (1.0 / MONTH_BARS)
-    block_peak = maximum(before.block_peak, equity)
-    peak = maximum(before.past_peak, block_peak)
-    # Below this equity an account halts: ruined, or too far below its peak.
-    ruin = rules.ruin_fraction * before.opening_equity
-    halt = where(rules.halt_drawdown < OFF, (1.0 - rules.halt_drawdown) * peak, ruin)
-    halted = (before.halted > 0.0) | (equity <= maximum(ruin, halt))
-    reduce = where(rules.reduce_drawdown < OFF, (1.0 - rules.reduce_drawdown) * peak, -OFF)
-    reducing = equity <= reduce
-    standing = Standing(
-        cash=cash,
-        equity=equity,
-        previous_equity=before.equity,
-        opening_equity=before.opening_equity,
-        average_equity=average,
-        peak=peak,
-        block_peak=block_peak,
-        past_peak=before.past_peak,
-        weight_scale=where(reducing, rules.reduce_factor, 1.0),
-        reducing=where(reducing, 1.0, 0.0),
-        began_reducing=where(reducing & (before.reducing <= 0.0), 1.0, 0.0),
-        halted=where(halted, 1.0, 0.0),
-        ruined=where((before.ruined > 0.0) | (equity <= ruin), 1.0, 0.0),
-    )
-    after = Holding(
-        shares=held.shares,
-        average_price=held.average_price,
-        stop_gap=held.stop_gap,
-        target_gap=held.target_gap,
-        pending_shares=where(halted, -held.shares, held.pending_shares),
-        last_trade=held.last_trade,
-        entry_from=held.entry_from,
-        atr=held.atr,
-    )
-    return standing, after

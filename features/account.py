@@ -32,8 +32,9 @@ from core.arrays import (
 )
 from core.bars import Bar, MarketRows, gathered, packed
 from core.compiled import compiled, runs_compiled
-from core.engine import BAR, HELD, mark, settle, submit
+from core.engine import mark, settle, submit
 from core.lanes import LANES, One, deliver, fetch, fetch_rows, keep, lane, scratch
+from core.loops import BAR, HELD
 from core.rules import Rules
 from core.settings import Account, Costs, RiskLimits
 
