@@ -21,12 +21,13 @@ from registry.bundle import Bundle
 from serving import switch
 from serving.agent import Answer
 from serving.alerts import KILLED
+from serving.books import replay_books
 from serving.brokers.port import Broker, Execution, News, RemoteBroker, remote
 from serving.history import History, Instrument
 from serving.ledger import Ledger, rows
 from serving.rulebook import rulebook
 from serving.session import account_of, left_over, rules_of
-from serving.sleeve import Sleeve, replay_books
+from serving.sleeve import Sleeve
 
 LOOK_SECONDS = 0.05  # between two looks at what the broker says
 ANEW_SECONDS = 1.0  # shares are left and no order for them: so long before another is sent

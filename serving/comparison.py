@@ -29,12 +29,12 @@ from features.table import risk_row
 from registry import sequential
 from registry.bundle import Bundle
 from serving.agent import TradingAgent
+from serving.books import bar_of
 from serving.following import Published
 from serving.history import FeedBar, History, Instrument
 from serving.ledger import rows
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.rulebook import RuleBook
-from serving.sleeve import bar_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from core.errors import ConfigError, NotAllowed, ServiceUnavailable, UnknownVers
 from core.risk import Rules
 from core.settings import Params
 from registry.bundle import Bundle
+from serving.books import replay_books
 from serving.brokers.port import WORKING, Broker
 from serving.deciding import Desk
 from serving.feeds import Feed
@@ -24,7 +25,7 @@ from serving.history import History, Instrument
 from serving.ledger import Ledger, rows
 from serving.pairing import Pairing
 from serving.rulebook import in_words, note_rules, rulebook
-from serving.sleeve import Sleeve, replay_books
+from serving.sleeve import Sleeve
 from serving.timer import heard_again
 
 PAPER = "paper"

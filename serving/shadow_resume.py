@@ -15,6 +15,7 @@ import pandas as pd
 from core.bars import BAR_COLUMNS, RISK_COLUMNS
 from core.errors import CorruptFile
 from serving import comparison
+from serving.books import bar_of
 from serving.comparison import Comparison, Histories, Lived
 from serving.feeds import bars_after
 from serving.following import Published
@@ -23,7 +24,6 @@ from serving.ledger import rows
 from serving.ledger.reader import Reading
 from serving.ledger.shadow_rows import ShadowBar, ShadowBegun, ShadowEnd
 from serving.rulebook import RuleBook, rulebook
-from serving.sleeve import bar_of
 from serving.timer import heard_again, heard_bars
 
 

@@ -29,11 +29,12 @@ from core.settings import Costs, RiskLimits
 from features.spec import spec_from
 from serving.account import Account
 from serving.agent import Answer, TradingAgent
+from serving.books import replay_books
 from serving.brokers.ibkr import Access, IbkrBroker, Pace
 from serving.brokers.ibkr.book import base_of
 from serving.history import FeedBar, History, Instrument
 from serving.ledger import Ledger, LedgerReader, rows
-from serving.sleeve import Sleeve, replay_books
+from serving.sleeve import Sleeve
 
 SYMBOL = "AAPL"
 INSTRUMENT = Instrument("ibkr", SYMBOL, "1d")

@@ -11,8 +11,8 @@ from core.accounts import UNKNOWN_ATR, State, open_accounts
 from core.bars import BAR_COLUMNS, RISK_COLUMNS, Bar
 from core.rules import Rules
 from serving.booking import book, settle
+from serving.books import bar_of
 from serving.brokers.port import Execution, Leg
-from serving.sleeve import bar_of
 
 CASH = 10_000.0
 ATR = 2.0  # dollars

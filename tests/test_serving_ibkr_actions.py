@@ -26,11 +26,11 @@ from ibkr_kit import (
 from core.accounts import open_accounts
 from core.bars import BAR_COLUMNS, RISK_COLUMNS
 from serving import booking
+from serving.books import bar_of
 from serving.brokers.ibkr import Access, IbkrBroker
 from serving.brokers.port import Execution
 from serving.ledger import LedgerReader, rows
 from serving.session import left_over
-from serving.sleeve import bar_of
 
 WEIGHTS = (0.9, float("nan"), float("nan"), float("nan"), float("nan"), float("nan"))
 SPLIT_PLACE = HISTORY_BARS + 2

@@ -12,9 +12,9 @@ from core.bars import Bar
 from core.engine import submit
 from core.errors import BrokerError
 from core.risk import Rules
+from serving.books import bar_of
 from serving.brokers.paper import PaperBroker
 from serving.brokers.port import Settled, Ticket
-from serving.sleeve import bar_of
 
 MONDAY = datetime(2020, 1, 6, tzinfo=UTC)
 RULES = Rules.of(
