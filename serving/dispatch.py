@@ -109,7 +109,7 @@ class Dispatch:
     @property
     def rests(self) -> bool:
         """Whether nothing that was written, sent or cancelled still waits for an answer."""
-        return not (self._next or self._hanging or self._cancels or self._told or self.stopped)
+        return not (self._next or self._hanging or self._told)
 
     def held(self, state: State) -> float:
         """Return the shares with what has been executed since the close."""

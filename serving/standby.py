@@ -45,8 +45,7 @@ def wait_for_turn(
     while not _free(folder.newest(), now()):
         pause(LOOK_SECONDS)
     newest = folder.newest()
-    hung = newest is not None and newest.holder.home == str(home.root) and newest.holder.is_here
-    if newest is not None and hung and lock_holder(home) == newest.holder.pid:
+    if newest and newest.holder.is_here and lock_holder(home) == newest.holder.pid:
         end_silent(home, folder, newest, seconds)
 
 

@@ -415,6 +415,7 @@ def recover(bench: Bench, state: State, time: datetime = MONDAY) -> None:
 def test_an_order_of_the_newest_close_is_sent_after_a_restart_or_found(bench: Bench) -> None:
     first = bench.order(100.0)
     recover(bench, FLAT)
+    assert not bench.dispatch.rests
     assert bench.mind(FLAT) == ["place entry +100"]
     second = bench.order(60.0, MONDAY + DAY)
     recover(bench, FLAT, MONDAY + DAY)

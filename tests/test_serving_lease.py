@@ -305,7 +305,8 @@ def test_a_lease_time_that_makes_no_sense_is_refused(named: str) -> None:
     with pytest.raises(ConfigError, match=f"RATCHET_LEASE_SECONDS={named}"):
         lease_seconds({"RATCHET_LEASE_SECONDS": named})
     assert lease_seconds({}) == 60.0
-    assert lease_seconds({"RATCHET_LEASE_SECONDS": "2.5"}) == 2.5
+    for fine in ("0.5", "2.5", "3600"):
+        assert lease_seconds({"RATCHET_LEASE_SECONDS": fine}) == float(fine)
 
 
 def test_a_damaged_lease_orders_nothing(tmp_path: Path) -> None:

@@ -111,8 +111,29 @@ def test_a_home_that_another_process_serves_meanwhile_is_left_alone(
     with locking(tmp_path) as other:
         assert folder.claim(silent_gateway(ended.pid, tmp_path), SECONDS) is not None
         wait_for_turn(Home(tmp_path), {}, clock, clock.pause)
+        assert clock.pauses == [], "who has ended is not waited for"
+        clock.now += timedelta(seconds=SECONDS)
+        wait_for_turn(Home(tmp_path), {}, clock, clock.pause)
         assert other.poll() is None
-    assert clock.pauses == [], "who has ended is not waited for"
+    assert folder.newest_epoch() == 1
+
+
+def test_where_nobody_ever_traded_nobody_is_waited_for(tmp_path: Path, clock: Clock) -> None:
+    wait_for_turn(Home(tmp_path), {}, clock, clock.pause)
+    assert clock.pauses == []
+
+
+def test_a_killed_process_is_given_the_time_to_let_go_of_its_home(
+    tmp_path: Path, folder: LeaseFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    term = folder.claim(silent_gateway(4321, tmp_path), SECONDS)
+    assert term is not None
+    clock.now += timedelta(seconds=SECONDS)
+    holders: list[int | None] = [4321, 4321, None]
+    monkeypatch.setattr(standby, "lock_holder", lambda home: holders.pop(0))
+    monkeypatch.setattr(standby.os, "kill", lambda pid, number: None)
+    assert end_silent(Home(tmp_path), folder, term, SECONDS)
+    assert holders == []
 
 
 def test_a_gateway_that_woke_up_is_not_ended(
