@@ -174,12 +174,13 @@ class Watch:
 
     def _look(self) -> None:
         """See to what time alone brings about."""
-        now = self._clock()
+        now, key = self._clock(), ("stalled", "")
         beaten = self._beaten
         silence = now - beaten if beaten is not None else 0.0
         self._meters.silence.set(silence)
-        key = ("stalled", "")
-        if silence > self._wanted.stall_seconds and key not in self.open.by_key:
+        if beaten is None:
+            pass  # a watchdog has no such loop: what it says of its gateway is its own to end
+        elif silence > self._wanted.stall_seconds and key not in self.open.by_key:
             detail = f"the trading loop has given no sign of life for {silence:.0f} s"
             self._tell(self._alert("stalled", "critical", "gateway", "", detail, lasts=True))
         elif silence <= self._wanted.stall_seconds and key in self.open.by_key:
