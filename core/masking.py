@@ -1,18 +1,23 @@
 """Masking: what the environment holds in confidence shows in no text that leaves a process.
 
 Owns what is confidential: variables whose name says so, addresses alerts are sent to, and the
-password in any address, wherever that comes from. Pure but for ``uncaught``; whoever writes a log,
-a record or an error asks it.
+password in any address, wherever that comes from. Pure but for ``discreetly`` and ``uncaught``;
+whoever writes a log, a record or an error asks it.
 """
 
+import functools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 from core.errors import RatchetError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MASK = "****"
 SHORTEST = 8  # characters: shorter ones would mask words such as `ratchet`, ids of orders included
@@ -55,6 +60,26 @@ def discreet(error: Exception, secrets: Iterable[str]) -> Exception:
         kind = type(kind.__name__, (Exception,), {"__module__": kind.__module__})
     told = kind(masked(str(error), secrets))
     told.add_note(hidden)
+    return told
+
+
+def discreetly(work: Callable[P, R]) -> Callable[P, R]:
+    """Let ``work`` raise only what anybody may read.
+
+    For what others keep: Prefect an exception's words and traceback in a run's state and log, where
+    its page shows them, Ray those of a task in its logs.
+    """
+
+    @functools.wraps(work)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return work(*args, **kwargs)
+        except Exception as error:
+            shown = discreet(error, confidential(os.environ))
+            if shown is error:
+                raise
+            raise shown from None
+
     return told
 
 

@@ -10,9 +10,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from core.errors import ExecutionError
 from core.home import Home
+from core.masking import discreetly
 from core.settings import load_params
 from flows import announce
-from flows.discretion import discreetly
 
 
 @flow(

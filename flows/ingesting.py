@@ -12,9 +12,9 @@ from prefect.logging import get_run_logger
 
 from core.errors import SourceUnavailable
 from core.home import Home
+from core.masking import discreetly
 from core.settings import load_params
 from flows import announce
-from flows.discretion import discreetly
 from flows.feeds import Feed, feeds, scheduled_agents
 from flows.progress import RunProgress, heard_by
 

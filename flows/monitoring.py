@@ -15,9 +15,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
 from core.home import Home
+from core.masking import discreetly
 from core.settings import load_params
 from flows import announce, reports
-from flows.discretion import discreetly
 from flows.progress import RunProgress, heard_by, slug
 from flows.retraining import retrain
 

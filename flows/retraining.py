@@ -10,9 +10,9 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from core.home import Home
+from core.masking import discreetly
 from core.settings import load_params
 from flows import announce, reports, servers, slot
-from flows.discretion import discreetly
 from flows.progress import RunProgress, heard_by, slug
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from core.home import Home
+from core.masking import discreetly
 from core.settings import load_params
 from flows import announce
-from flows.discretion import discreetly
 from flows.progress import slug
 
 

@@ -42,7 +42,7 @@ def climb(lesson: Any, report: Callable[[int, dict[str, float]], None]) -> Any:
     """Reach ``height`` in four even steps; the lesson is the trial's values themselves."""
     values = dict(lesson)
     if values.pop("broken", False):
-        raise TrainingError("the loss is not a number")
+        raise TrainingError("the loss at s3://me:pw1@store is not a number")
     if values.pop("unusable", False):
         raise ConfigError("no reward called 'wealth'")
     top = height(values)

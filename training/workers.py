@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from core import telemetry
 from core.errors import RatchetError, TrainingError
 from core.home import Home
-from core.masking import confidential, masked
+from core.masking import confidential, discreetly, masked
 from features.account import warm_up
 from training.lesson import Lesson, Metrics, Trained
 from training.placing import Rooms, needed
@@ -99,7 +99,7 @@ def train_all(
     rooms = Rooms(lessons)
     # An actor that was lost is an error in the training that had it, unlike a lost training.
     lost = [ray.exceptions.RayActorError]
-    task = ray.remote(num_cpus=1, max_retries=LOSSES, retry_exceptions=lost)(_train_one)
+    task = ray.remote(num_cpus=1, max_retries=LOSSES, retry_exceptions=lost)(discreetly(_train_one))
     running = {
         task.options(**rooms.options(place)).remote(lesson, tuple(floors), train): place
         for place, lesson in enumerate(lessons)
@@ -130,7 +130,7 @@ def each(home: Home, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     def one(item: T) -> R:  # Ray takes plain functions only
         return work(item)
 
-    task = ray.remote(num_cpus=1, max_retries=LOSSES)(one)
+    task = ray.remote(num_cpus=1, max_retries=LOSSES)(discreetly(one))
     running = [task.remote(item) for item in items]
     try:
         while running:
