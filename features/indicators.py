@@ -6,15 +6,11 @@ volume. Only + - x / and square roots occur, in TA-Lib's loops or elementwise, n
 reduction: a row has the same bits however many rows are computed with it. Knows nothing of
 anchors, frames or scaling.
 
-A user's own column is called by its import path, ``package.module:function``: a function of
-``Prices`` that returns one float64 number per bar. It must keep the same promises; what knows the
-future is refused by the leak prover, when features are made and before a retraining.
+A user's own column (``features/own.py``) must keep the same promises.
 
 ``VERSION`` goes up with every change that alters a number: bundles of another one are refused.
 """
 
-import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import talib
 
-from core.errors import ConfigError, NotEnoughData
+from core.errors import NotEnoughData
 from features.adjust import AdjustedBars, Array, shared, shifted
 
 if TYPE_CHECKING:
@@ -340,45 +336,3 @@ VIX_INDICATORS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "vix_sma_100": lambda vix: vix / ta.SMA(vix, 100) - 1.0,
     }
 )
-
-
-def is_path(name: str) -> bool:
-    """Say whether a column is a user's own, called by its import path."""
-    return ":" in name
-
-
-def own_indicator(name: str) -> Callable[[Prices], Array]:
-    """Import ``package.module:function``; raise ``ConfigError`` where there is no such function."""
-    function = _imported(name)
-
-    def checked(prices: Prices) -> Array:
-        values = np.array(function(prices), dtype=np.float64)
-        if values.shape != prices.close.shape:
-            raise ConfigError(
-                f"feature {name!r}: returned shape {values.shape}, expected {prices.close.shape}, "
-                "one number per bar"
-            )
-        return values
-
-    return checked
-
-
-def own_sha256(name: str) -> str:
-    """Return the hash of the module that holds a user's own column: its version."""
-    try:
-        source = inspect.getsource(inspect.getmodule(_imported(name)) or _imported(name))
-    except (OSError, TypeError) as error:
-        raise ConfigError(f"feature {name!r}: its source cannot be read ({error})") from error
-    return hashlib.sha256(source.encode()).hexdigest()
-
-
-def _imported(name: str) -> Callable[[Prices], Array]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), function_name, None)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"feature {name!r}: cannot import {module_name!r}: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"feature {name!r}: {module_name!r} has no function {function_name!r}")
-    imported: Callable[[Prices], Array] = found
-    return imported

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from core.errors import ConfigError, SpecMismatch
 from core.settings import Interval, Params
-from features.indicators import INDICATORS, VERSION, VIX_INDICATORS, is_path, own_sha256
+from features.indicators import INDICATORS, VERSION, VIX_INDICATORS
+from features.own import is_path, own_sha256
 
 ScalerKind = Literal["zscore", "minmax", "rolling"]
 

@@ -23,10 +23,9 @@ from features.indicators import (
     Indicator,
     Prices,
     as_is,
-    is_path,
-    own_indicator,
 )
 from features.live import LiveRow
+from features.own import is_path, own_indicator
 from features.spec import FeatureSpec
 
 RISK_VOLATILITY_BARS = 20

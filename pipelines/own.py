@@ -19,7 +19,7 @@ def run(home: Home, params: Params) -> None:
     named = [name for name in params.features.indicators if ":" in name]
     found = {}
     if named:
-        from features.indicators import own_sha256
+        from features.own import own_sha256
 
         found = {name: own_sha256(name) for name in named}
     text = json.dumps(found, indent=2, sort_keys=True) + "\n"

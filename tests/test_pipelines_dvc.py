@@ -40,8 +40,10 @@ KEYS = {"aws_access_key_id": "somebody", "aws_secret_access_key": "no secret"}
 HONEST = """
 import numpy as np
 
+import my.helpers
+
 def half(prices):
-    return np.asarray(prices.returns / 2.0)
+    return np.asarray(prices.returns / my.helpers.DIVISOR)
 """
 OWN = "data/own.json"  # of all datasets
 OUTPUTS = {
@@ -177,8 +179,10 @@ def plugged_in(home: Home, code: Path) -> tuple[list[set[str]], list[dict[str, s
     """Plug in a user's own feature and change its code; return what ran, and what lay there."""
     home.params_file.write_text(PARAMS.replace("rsi_14", '"mine:half"'))
     ran, made = [], []
-    for text in (HONEST, HONEST.replace("2.0", "4.0")):
-        (code / "mine.py").write_text(text)
+    (code / "my").mkdir()
+    (code / "mine.py").write_text(HONEST)
+    for divisor in (2.0, 4.0):
+        (code / "my" / "helpers.py").write_text(f"DIVISOR = {divisor}")
         ran.append(repro(home, "featurize@AAA"))
         made.append(lying(home))
     return ran, made

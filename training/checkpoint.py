@@ -34,7 +34,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from core.errors import StorageError
 from core.home import PROJECT
-from features.indicators import own_sha256
+from features.own import own_sha256
 from sources.files import write_whole
 from training.algorithm import MarketAlgorithm
 from training.lesson import Lesson, Metrics
