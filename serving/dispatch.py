@@ -147,8 +147,7 @@ class Dispatch:
                 if self._next is not None:  # a person stopped it before its order was known
                     self._hanging[self._next.order_ref] = self._next
                 self._next, self._may_be_there = ticket, True
-                self._cancels = [o.order_ref for o in working if tickets[o.order_ref] != ticket]
-                self._cancels = [ref for ref in self._cancels if self._is_entry(ref)]
+                self._cancels = [o.order_ref for o in working if self._is_entry(o.order_ref)]
             else:
                 self._hanging[ticket.order_ref] = ticket
         self._time, self._version = time, version
@@ -206,8 +205,8 @@ class Dispatch:
         """Cancel what the next order replaces; one that shrinks the position, stop and target."""
         if self._next is not None and self._next.shares * self._held < 0.0:
             self._cancels += [ref for ref in self._exits() if ref not in self._cancels]
+            self._recovered = None  # what is missed from now on is missed by our own doing
         while self._cancels:
-            self._standing = None
             self._note(self._broker.cancel(self._cancels[0]))
             self._cancels.pop(0)
 
@@ -223,8 +222,7 @@ class Dispatch:
 
     def _protect(self, state: State) -> None:
         """See that stop and target at the broker fit the position as it is now."""
-        entries = [r for r in self._broker.open_orders() if r.order_ref in self._tickets]
-        if any(self._is_entry(report.order_ref) for report in entries):
+        if any(self._is_entry(report.order_ref) for report in self._broker.open_orders()):
             return
         now = self._broker.preview(self._agent, state, self._rules)
         held = float(now.shares[0, 0])

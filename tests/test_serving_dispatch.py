@@ -47,12 +47,13 @@ class Counter:
 
     path: Path
     said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # after whose fate
     orders: dict[str, Report] = field(default_factory=dict)  # that ever arrived
     parts: dict[str, str] = field(default_factory=dict)
     prices: dict[str, float] = field(default_factory=dict)
     unbooked: list[Execution] = field(default_factory=list)
     away: str = ""  # asking for a fate, placing and cancelling fail
-    forgets: bool = False  # to answer once: what is placed next arrives all the same
+    forgets: str = ""  # to answer, once: an order of this leg, which arrives all the same
     crossing: float = 0.0  # shares that fill while the next cancel is on its way
     why_lost: str = ""
     strangers: float = 0.0
@@ -77,8 +78,8 @@ class Counter:
         self.prices[ticket.part] = ticket.price
         report = Report(ticket.order_ref, "submitted", 0.0, ticket.shares, "7")
         self.orders[ticket.order_ref] = report
-        if self.forgets:
-            self.forgets = False
+        if self.forgets == ticket.leg:
+            self.forgets = ""
             raise BrokerUnavailable("no answer")
         return report
 
@@ -94,6 +95,7 @@ class Counter:
 
     def fate(self, ticket: Ticket) -> Report | None:
         self._reach()
+        self.asked.append(ticket.part)
         return self.orders.get(ticket.order_ref)
 
     def open_orders(self) -> tuple[Report, ...]:
@@ -216,10 +218,23 @@ def test_stop_and_target_follow_the_fill_and_not_the_order(bench: Bench) -> None
     assert bench.mind(FLAT) == []
     assert bench.dispatch.rests
     assert bench.statuses() == {"entry": "submitted", "stop": "submitted", "target": "submitted"}
+    assert bench.broker.asked == [], "what was answered need not be asked for"
+
+
+def test_an_order_that_filled_before_it_was_asked_for_was_sent_and_is_protected(
+    bench: Bench,
+) -> None:
+    bench.broker.forgets = "entry"
+    ticket = bench.order(100.0)
+    bench.send(ticket, FLAT)
+    bench.broker.fill(ticket.order_ref, 100.0)
+    assert bench.mind(FLAT) == ["place stop -100", "place target -100"]
+    assert bench.statuses()["entry"] == "filled"
+    assert bench.events() == ["order waits"], "it was not overtaken: it is the fill"
 
 
 def test_what_may_have_been_sent_is_asked_for_and_not_sent_again(bench: Bench) -> None:
-    bench.broker.forgets = True
+    bench.broker.forgets = "entry"
     ticket = bench.order(100.0)
     assert bench.send(ticket, FLAT) == ["place entry +100"]
     assert (bench.events(), bench.dispatch.rests) == (["order waits"], False)
@@ -250,7 +265,7 @@ def test_an_order_that_another_replaced_is_never_sent_and_cancelled_where_it_was
     bench: Bench, arrived: bool
 ) -> None:
     first, second = bench.order(100.0), bench.order(60.0, MONDAY + DAY)
-    bench.broker.forgets = arrived
+    bench.broker.forgets = "entry" if arrived else ""
     bench.broker.away = "" if arrived else "no link"
     bench.send(first, FLAT)
     bench.broker.away = "no link"
@@ -261,6 +276,37 @@ def test_an_order_that_another_replaced_is_never_sent_and_cancelled_where_it_was
     ends = {one.order_ref: one.status for one in bench.ledger.rows(rows.Order)}
     assert ends == {first.order_ref: "cancelled", second.order_ref: "submitted"}
     assert bench.dispatch.rests
+
+
+def test_what_filled_before_another_replaced_it_is_not_cancelled(bench: Bench) -> None:
+    first, second = bench.order(100.0), bench.order(160.0, MONDAY + DAY)
+    bench.broker.forgets = "entry"
+    bench.send(first, FLAT)
+    bench.broker.fill(first.order_ref, 100.0)
+    said = bench.send(second, FLAT, MONDAY + DAY)
+    assert said == ["place stop -100", "place target -100"], "nor is another sent blind"
+    ends = {one.order_ref: one.status for one in bench.ledger.rows(rows.Order)}
+    assert (ends[first.order_ref], ends[second.order_ref]) == ("filled", "cancelled")
+
+
+def test_when_the_stop_has_filled_the_target_goes(bench: Bench) -> None:
+    held = bench.bought()
+    bench.broker.fill(bench.broker.ref("stop"), -100.0, 90.0)
+    assert bench.mind(held) == ["cancel target"]
+    assert bench.events() == []
+
+
+def test_orders_of_other_sleeves_are_none_of_ours(bench: Bench) -> None:
+    """All sleeves of an account see all its orders."""
+    for leg in ("entry", "stop"):
+        other = f"ratchet-1-b-20260302T000000-{leg}-1"
+        bench.broker.orders[other] = Report(other, "submitted", 0.0, -70.0, "8")
+        bench.broker.parts[other] = f"other {leg}"
+    held = bench.bought()
+    bench.broker.fill(bench.broker.ref("target"), -20.0, 120.0)
+    assert bench.mind(held) == [
+        "cancel stop", "cancel target", "place stop.1 -80", "place target.1 -80",
+    ]  # fmt: skip
 
 
 def test_an_order_is_not_sent_when_a_fill_came_first(bench: Bench) -> None:
@@ -330,7 +376,7 @@ def test_an_exit_that_may_have_arrived_is_found_and_both_are_renewed(bench: Benc
     ticket = bench.order(100.0)
     bench.send(ticket, FLAT)
     bench.broker.fill(ticket.order_ref, 100.0)
-    bench.broker.forgets = True
+    bench.broker.forgets = "stop"
     assert bench.mind(FLAT) == ["place stop -100"]
     assert not bench.dispatch.rests
     assert bench.mind(FLAT) == ["cancel stop", "place stop.1 -100", "place target.1 -100"]
@@ -341,6 +387,7 @@ def test_an_exit_that_may_have_arrived_is_found_and_both_are_renewed(bench: Benc
 
 def test_exits_that_others_cancelled_come_back_at_the_next_close(bench: Bench) -> None:
     held = bench.bought()
+    bench.broker.strangers = 50.0  # somebody else's shares explain nothing
     bench.mind(held)
     bench.broker.cancel(bench.broker.ref("stop"))
     for _ in range(2):
@@ -421,7 +468,7 @@ def test_an_order_of_the_newest_close_is_sent_after_a_restart_or_found(bench: Be
     recover(bench, FLAT, MONDAY + DAY)
     assert bench.broker.restored == [("entry", "submitted")]
     assert bench.mind(FLAT) == ["cancel entry", "place entry +60"], "what it replaces goes first"
-    bench.broker.forgets = True
+    bench.broker.forgets = "entry"
     third = bench.order(20.0, MONDAY + 2 * DAY)
     bench.send(third, FLAT, MONDAY + 2 * DAY, [second.order_ref])
     recover(bench, FLAT, MONDAY + 2 * DAY)
@@ -429,6 +476,41 @@ def test_an_order_of_the_newest_close_is_sent_after_a_restart_or_found(bench: Be
     ends = {one.order_ref: one.status for one in bench.ledger.rows(rows.Order)}
     assert list(ends.values()) == ["cancelled", "cancelled", "submitted"]
     assert first.order_ref in ends
+
+
+def test_an_order_that_grows_a_position_leaves_its_exits_after_a_restart(bench: Bench) -> None:
+    held = bench.bought()
+    bench.order(50.0, MONDAY + DAY)
+    recover(bench, held, MONDAY + DAY)
+    assert bench.mind(held) == ["place entry +50"]
+    assert bench.broker.working() == ["entry", "stop", "target"]
+
+
+def test_exits_that_a_sale_took_away_after_a_restart_come_back_when_it_fails(bench: Bench) -> None:
+    """Our own cancels are nobody else's, though a stranger's shares lie on the account."""
+    held = bench.bought()
+    sale = bench.order(-30.0, MONDAY + DAY)
+    bench.broker.strangers = 50.0
+    recover(bench, held, MONDAY + DAY)
+    assert bench.mind(held) == ["cancel stop", "cancel target", "place entry -30"]
+    bench.broker.cancel(sale.order_ref)
+    assert bench.mind(held) == ["place stop -100", "place target -100"]
+    assert bench.events() == []
+
+
+@pytest.mark.parametrize("leg", ["stop", "target"])
+def test_exits_that_were_not_acknowledged_are_found_after_a_restart(bench: Bench, leg: Leg) -> None:
+    ticket = bench.order(100.0)
+    bench.send(ticket, FLAT)
+    bench.broker.fill(ticket.order_ref, 100.0)
+    bench.broker.forgets = leg
+    bench.mind(FLAT)
+    with bench.ledger.transaction():
+        bench.ledger.add(status_of(1, bench.broker.orders[ticket.order_ref], MONDAY))
+    recover(bench, FLAT)
+    again = ["cancel stop", "place stop.1 -100", "place target.1 -100"] if leg == "stop" else []
+    assert bench.mind(FLAT) == again  # the target had arrived, both fit
+    assert bench.statuses()["target"] == ("submitted" if leg == "target" else "cancelled")
 
 
 def test_an_order_of_an_older_close_is_never_sent_after_a_restart(bench: Bench) -> None:
@@ -476,4 +558,4 @@ def test_orders_of_days_ago_are_forgotten_but_for_those_that_still_work(bench: B
     bench.send(None, held, MONDAY + 5 * DAY)
     assert bench.dispatch.entries(dict(working)) == {}
     assert bench.mind(held) == [], "stop and target are known as ours"
-    assert bench.broker.working() == ["stop", "target"]
+    assert (bench.broker.working(), bench.events()) == (["stop", "target"], [])
