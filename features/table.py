@@ -7,6 +7,7 @@ their bytes agree. Knows nothing of scaling, files or who asks.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,11 @@ def build_row(
     if length < _SHORTEST:
         return np.full(len(spec.columns), np.nan)
     return newest_row(_prices(columns, Period(0, length - 1, length)), spec)
+
+
+def vix_before(vix: pd.Series | None, bar: datetime) -> pd.Series | None:
+    """Return what is known of the VIX while ``bar`` still grows: the closes before it."""
+    return None if vix is None else vix.loc[vix.index < pd.Timestamp(bar)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from core.bars import BAR_COLUMNS, RISK_COLUMNS, Market
-from core.errors import ExecutionError
 from core.home import Home
 from core.settings import Params
 from features.dataset import Dataset
 from features.spec import FeatureSpec
-from features.table import build_table, newest_risk, newest_row
-from pipelines.featurize import validated_bars
+from features.table import build_row, build_table, newest_risk, newest_row, vix_before
+from pipelines.featurize import validated_bars, vix_closes
 from serving.history import FeedBar, History, Instrument
 from serving.ledger import rows
 from serving.timer import heard_bars
@@ -36,21 +35,17 @@ def timed_dataset(
     """Return the parts that ``agent`` decided on (at ``times``), and what it saw at each end.
 
     What it looked back on, unscaled (decisions, rows, columns), newest last, is told beside the
-    dataset, whose rows are decisions and not bars. Raises ``ExecutionError`` for a policy that sees
-    the VIX, and ``DataError`` where validated bars are missing.
+    dataset, whose rows are decisions and not bars. Raises ``DataError`` where validated bars, or
+    those of a VIX that is looked at, are missing.
     """
-    if spec.uses_vix:
-        raise ExecutionError(
-            f"{agent}: decisions on a timer are replayed for policies that do not see the VIX; set "
-            "features.include_vix to false"
-        )
     entry = params.agent(agent)
     traded, seen = _parts(home, params, agent, heard, entry.symbol)
     if entry.signal_symbol == entry.symbol:
         signal, looked = traded, seen
     else:
         signal, looked = _parts(home, params, agent, heard, entry.signal_symbol)
-    market, looks, look = [], [], _Look(signal, traded, spec)
+    vix = vix_closes(home) if spec.uses_vix else None
+    market, looks, look = [], [], _Look(signal, traded, spec, vix)
     recorded = {bar.bar_time: bar for bar in heard if bar.symbol == entry.symbol}
     for time in times:
         _grow(traded, seen, time)
@@ -72,20 +67,29 @@ def timed_dataset(
 class _Look:
     """The feature rows that an observation at this moment is made of."""
 
-    def __init__(self, signal: History, traded: History, spec: FeatureSpec) -> None:
-        self._signal, self._traded, self._spec = signal, traded, spec
+    def __init__(
+        self, signal: History, traded: History, spec: FeatureSpec, vix: pd.Series | None
+    ) -> None:
+        self._signal, self._traded, self._spec, self._vix = signal, traded, spec, vix
         self._of: datetime | None = None  # the bar that ``_before`` comes before
         self._before = np.empty((0, len(spec.columns)))
 
     def now(self) -> np.ndarray:
         """Return (look-back + 1, columns), newest last."""
-        spec, newest = self._spec, newest_row(self._signal.prices(self._spec.anchor), self._spec)
+        spec, newest = self._spec, self._newest()
         if spec.look_back_rows and self._of != self._signal.newest_row:
             self._of = self._signal.newest_row
-            table = build_table(self._signal.frame(), spec, spec.interval)
+            table = build_table(self._signal.frame(), spec, spec.interval, self._vix)
             shared = table.loc[table.index.isin(self._traded.frame().index)].to_numpy()
             self._before = shared[:-1][-spec.look_back_rows :]
         return np.vstack([self._before, newest])
+
+    def _newest(self) -> np.ndarray:
+        spec, signal, grows = self._spec, self._signal, self._signal.newest_row
+        if not spec.uses_vix or grows is None:
+            return newest_row(signal.prices(spec.anchor), spec)
+        bars, vix = signal.since_anchor(spec.anchor), vix_before(self._vix, grows)
+        return build_row(bars, spec, spec.interval, vix)
 
 
 def _parts(

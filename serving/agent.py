@@ -17,7 +17,7 @@ from core.bars import Bar
 from core.errors import BadBundle, SpecMismatch
 from features.account import account_features
 from features.observation import observation_columns, observe
-from features.table import build_row, build_table
+from features.table import build_row, build_table, vix_before
 from registry.bundle import Bundle
 from serving.attribution import Contribution, explain, in_words
 from serving.history import History
@@ -85,15 +85,23 @@ class TradingAgent:
         spec = self.bundle.spec
         if self._rows and self._newest == self._signal.newest_row:
             self._rows.pop()  # the bar has grown: its row is computed anew
-        elif spec.look_back_rows and len(self._signal) - self._known > 1:
+        elif spec.look_back_rows and (len(self._signal) - self._known > 1 or self._learns_late):
             self._take_up()  # bars became history without a decision
             self._rows.pop()
         self._newest, self._known = self._signal.newest_row, len(self._signal)
         if spec.uses_vix:
+            vix, newest = self._vix(), self._signal.newest_row
+            if self._learns_late and newest is not None:
+                vix = vix_before(vix, newest)
             bars = self._signal.since_anchor(spec.anchor)
-            self._rows.append(build_row(bars, spec, spec.interval, self._vix()))
+            self._rows.append(build_row(bars, spec, spec.interval, vix))
         else:
             self._rows.append(self._signal.row(spec))
+
+    @property
+    def _learns_late(self) -> bool:
+        """Whether the bar at hand grows, and its day's VIX is known only once it is over."""
+        return self.bundle.spec.uses_vix and self._signal.newest_part is not None
 
     def _take_up(self) -> None:
         """Compute the rows that an observation looks back on from the whole history."""

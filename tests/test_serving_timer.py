@@ -14,7 +14,7 @@ from test_pipelines_certificate import tamper
 from test_serving_gateway import gateway
 
 from core.bars import BAR_COLUMNS
-from core.errors import ConfigError, ExecutionError
+from core.errors import ConfigError
 from core.home import Home
 from core.settings import Params
 from features.account import ACCOUNT_COLUMNS
@@ -230,13 +230,6 @@ def test_a_session_of_a_policy_that_looks_back_is_certified_with_what_came_whole
     assert said.passed, str(said)
     assert said.bars == (kit.MINUTES - 1) * kit.PARTS
     assert said.fills > 0
-
-
-def test_a_policy_that_sees_the_vix_is_not_replayed(tmp_path: Path) -> None:
-    params = kit.settings(features={"anchor_sessions": 2, "include_vix": True})
-    spec = world.spec_from(params, "1d", vix=True)
-    with pytest.raises(ExecutionError, match=r"do not see the VIX; set features\.include_vix"):
-        timed_dataset(Home(tmp_path), params, "quick", (), (), spec)
 
 
 @pytest.mark.parametrize("missed", [1, 2, 3])
