@@ -1,7 +1,7 @@
 """Masking: what the environment holds in confidence shows in no text that leaves a process.
 
 Owns what is confidential: variables whose name says so, addresses alerts are sent to, and the
-password in any address, wherever that comes from. Pure but for ``discreetly`` and ``uncaught``;
+password in any address, wherever that comes from. Pure but for ``discreetly`` and ``guard``;
 whoever writes a log, a record or an error asks it.
 """
 
@@ -9,10 +9,10 @@ import functools
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from core.errors import RatchetError
 
@@ -83,10 +83,18 @@ def discreetly(work: Callable[P, R]) -> Callable[P, R]:
     return told
 
 
-def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback without secrets: the ``sys.excepthook`` of a process of its own."""
-    text = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(masked(text, confidential(os.environ)))
+def guard() -> None:
+    """Let this process and its threads die without telling a secret: for the start of one."""
+
+    def told(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(masked(text, confidential(os.environ)))
+
+    def told_of_thread(found: threading.ExceptHookArgs) -> None:
+        if found.exc_type is not SystemExit:
+            told(found.exc_type, found.exc_value, found.exc_traceback)
+
+    sys.excepthook, threading.excepthook = told, told_of_thread
 
 
 def _of(name: str, text: str) -> Iterator[str]:

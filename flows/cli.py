@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from core import telemetry
 from core.errors import DiskFull, RatchetError
-from core.masking import confidential, masked
+from core.masking import confidential, guard, masked
 from flows.verbs import Verb, declare
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
+    if arguments is None:  # this process is the command's own
+        guard()
     options = build_parser().parse_args(arguments)
     telemetry.switch_off()
     from core.home import Home

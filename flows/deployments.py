@@ -4,7 +4,6 @@ Owns names, schedules and limits. A deployment is called ``<flow>-<agent>``.
 """
 
 import logging
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from core.home import Home
-from core.masking import uncaught
+from core.masking import guard
 from core.settings import Params, load_params
 from flows.certifying import parity
 from flows.feeds import scheduled_agents
@@ -84,7 +83,7 @@ def _deployment(
 
 def main() -> None:
     """Serve until stopped."""
-    sys.excepthook = uncaught
+    guard()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     home = Home.from_environment()
     clear_dead_runs(home, datetime.now(UTC))

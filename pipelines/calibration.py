@@ -11,6 +11,7 @@ home of its own that is thrown away. Computes no statistic; see ``calibration_pa
 import argparse
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ import numpy as np
 
 from core.errors import CorruptFile, RatchetError, RegistryError
 from core.home import PROJECT, Home
+from core.masking import confidential, masked
 from core.progress import Progress, Report
 from core.settings import Params, load_params, parse_params
 from pipelines import calibration_page, featurize, lineage, retrain
@@ -296,7 +298,7 @@ def main() -> int:
         if asked.check:
             require_calibrated(results)
     except RatchetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {masked(str(error), confidential(os.environ))}\n")
         return error.exit_code
     return 0
 

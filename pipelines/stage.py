@@ -10,7 +10,7 @@ from collections.abc import Callable
 from core import telemetry
 from core.errors import RatchetError
 from core.home import Home
-from core.masking import confidential, masked, uncaught
+from core.masking import confidential, guard, masked
 from core.settings import Params, load_params
 
 ERROR = "error: "
@@ -26,7 +26,7 @@ def main(run: Callable[[Home, Params, str], None]) -> int:
 
 def main_of_all(run: Callable[[Home, Params], None]) -> int:
     """Call ``run``, which is for every dataset; return the exit code."""
-    sys.excepthook = uncaught
+    guard()
     telemetry.switch_off()
     try:
         home = Home.from_environment()

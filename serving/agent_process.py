@@ -15,7 +15,7 @@ import pandas as pd
 
 from core.errors import RatchetError
 from core.home import Home
-from core.masking import confidential, masked, uncaught
+from core.masking import confidential, guard, masked
 from features.account import warm_up
 from registry.bundle import Bundle
 from serving.agent import Answer, TradingAgent
@@ -161,7 +161,7 @@ def main() -> int:
     """Serve the agent named on the command line; return the exit code."""
     from serving.shelf import RegistryShelf
 
-    sys.excepthook = uncaught
+    guard()
     try:
         run(sys.argv[1], RegistryShelf(Home.from_environment()))
     except RatchetError as error:

@@ -1,6 +1,8 @@
 """What is confidential shows in no log, error or traceback."""
 
 import json
+import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import serving_kit as world
 
 from core.errors import ServiceUnavailable
 from core.home import Home
-from core.masking import confidential, discreet, masked, uncaught
+from core.masking import confidential, discreet, guard, masked
 from flows import cli, commands
 from serving import logs
 from serving.ledger import Ledger, LedgerReader, rows
@@ -76,10 +78,24 @@ def test_an_error_that_tells_no_secret_stays_and_another_is_told_without_it() ->
     assert "s3cretword'" not in shown
 
 
-def test_a_process_of_its_own_dies_without_telling(
-    home: Home, capsys: pytest.CaptureFixture[str]
+def test_neither_a_process_nor_a_thread_of_it_dies_telling_a_secret(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uncaught(KeyError, KeyError(ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]), None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    guard()
+
+    def broken() -> None:
+        raise KeyError(ENVIRONMENT["AWS_SECRET_ACCESS_KEY"])
+
+    thread = threading.Thread(target=broken)
+    thread.start()
+    thread.join()
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith("KeyError: '****'\n")
+    error = KeyError(ENVIRONMENT["AWS_SECRET_ACCESS_KEY"])
+    sys.excepthook(KeyError, error, None)
     assert capsys.readouterr().err == "KeyError: '****'\n"
 
 
