@@ -1,5 +1,7 @@
 """Settings reloaded while trading: taken over between bars, recorded, and valid bar by bar."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,13 @@ import pytest
 import serving_kit as world
 from test_serving_parity import dataset_of
 
-from core.errors import ConfigError, NotAllowed
+from core.errors import ConfigError, NotAllowed, ServiceUnavailable
 from core.home import Home
 from core.settings import Params
 from pipelines.certificate import certificate_of, recorded
 from serving import steering
 from serving.ledger import LedgerReader, rows
+from serving.lock import worker_lock
 from serving.messages import Reload
 from serving.session import rules_of
 from serving.worker import Worker
@@ -127,3 +130,14 @@ def test_a_bad_file_leaves_the_old_settings_and_one_clear_event(tmp_path: Path) 
 def test_without_a_worker_there_is_nothing_to_reload(home: Home) -> None:
     with pytest.raises(NotAllowed, match="no worker runs here"):
         steering.reload(home)
+
+
+def test_a_worker_that_says_nothing_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(steering.os, "kill", lambda *what: sent.append(what))
+    with (
+        worker_lock(home),
+        pytest.raises(ServiceUnavailable, match=rf"process {os.getpid()}\) has not .* 0\.1 s"),
+    ):
+        steering.reload(home, seconds=0.1)
+    assert sent == [(os.getpid(), signal.SIGHUP)]

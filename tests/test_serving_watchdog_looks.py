@@ -97,9 +97,9 @@ class Yard:
         if number == signal.SIGKILL or not self.deaf:
             self.stack.close()
 
-    def looks(self, dog: Watchdog, times: int) -> None:
+    def looks(self, dog: Watchdog, times: int, seconds: float = 1.0) -> None:
         for _ in range(times):
-            self.seconds += 1.0
+            self.seconds += seconds
             dog.look()
 
     def write(self, *more: rows.Row) -> None:
@@ -140,6 +140,25 @@ def test_one_that_starts_is_given_longer_than_one_that_trades(caught: Yard) -> N
     assert caught.signals == [signal.SIGTERM, signal.SIGKILL]
     assert caught.lease.newest_epoch() == epoch + 1, "fenced before it is killed"
     assert dog.ended.startswith("gateway hangs: process")
+
+
+def test_silence_is_as_long_as_the_time_between_two_looks(caught: Yard) -> None:
+    dog, watch = caught.dog()
+    caught.beat(caught.serve())
+    caught.looks(dog, 8, seconds=0.2)
+    assert watch.kinds == []
+
+
+def test_one_that_was_started_is_minded_once_it_holds_its_home(yard: Yard) -> None:
+    dog, watch = yard.dog(WAITS, start=3.0)
+    yard.looks(dog, 3)
+    epoch = yard.serve()  # in place of the process
+    for _ in range(8):
+        yard.beat(epoch)
+        yard.looks(dog, 1)
+    assert watch.kinds == []
+    assert dog._child is not None
+    assert dog._child.poll() is None
 
 
 def test_one_that_renews_is_never_silent_and_one_that_comes_back_is_said(caught: Yard) -> None:
