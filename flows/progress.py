@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from uuid import UUID
 
 from rich.console import Console
@@ -117,6 +118,7 @@ class Terminal:
         return lambda told: self(Progress(f"{prefix} {told.stage}", told.done, told.text))
 
     def __call__(self, progress: Progress) -> None:
+        progress = replace(progress, text=masked(progress.text, confidential(os.environ)))
         with self._lock:
             if progress.stage not in self._began and progress.done < 1.0:
                 self._began[progress.stage] = self._clock()

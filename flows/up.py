@@ -17,6 +17,7 @@ from rich.console import Console
 
 from core.errors import ConfigError
 from core.home import Home
+from core.masking import masked
 from flows import servers
 from flows.after_session import SessionWatch
 from flows.environment import prefect_environment
@@ -94,7 +95,7 @@ def _start_all(
     servers.write_notes(home, [one.server for one in parts])
     mlflow = elsewhere or f"http://{servers.HOST}:{ports[1]}"
     console.print(f"Prefect  {prefect.server.note.url}   schedules, runs, rollback")
-    console.print(f"MLflow   {mlflow}   experiments, models, versions")
+    console.print(f"MLflow   {masked(mlflow)}   experiments, models, versions")
     if with_worker:
         console.print("worker   trades on paper; `ratchet ledger decisions` shows what it does")
     console.print(f"state    {home.root}   logs in {home.logs}")

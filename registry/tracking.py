@@ -5,6 +5,7 @@ files and links. Must not know versions, aliases or what the numbers mean.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -127,7 +128,11 @@ def start_run(
 
 
 def run_address(page: str, run_id: str) -> str:
-    """Return the address of a run in the MLflow UI at ``page``, e.g. http://127.0.0.1:5000."""
+    """Return the address of a run in the MLflow UI at ``page``, e.g. http://127.0.0.1:5000.
+
+    It is shown and kept, so it holds neither name nor password: the browser asks for them.
+    """
+    page = re.sub(r"(?<=://)[^/@]*@", "", page)
     return f"{page.rstrip('/')}/#/runs/{run_id}"
 
 

@@ -24,6 +24,13 @@ def test_without_a_terminal_progress_is_plain_lines_each_told_once() -> None:
     )
 
 
+def test_a_password_in_an_address_is_not_shown() -> None:
+    sink = io.StringIO()
+    with Terminal(Console(file=sink, width=80)) as show:
+        show(Progress("prefect", 1.0, "this is a run of http://me:pw1@prefect/api"))
+    assert "a run of http://me:****@prefect/api\n" in sink.getvalue()
+
+
 def test_on_a_terminal_a_stage_at_work_is_a_bar_and_a_finished_one_a_line() -> None:
     sink = io.StringIO()
     with Terminal(Console(file=sink, width=80, force_terminal=True)) as show:

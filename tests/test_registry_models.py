@@ -219,6 +219,7 @@ def test_neither_parameters_nor_tags_keep_a_secret(
 
 def test_a_run_has_an_address() -> None:
     assert run_address("http://127.0.0.1:5000/", "r1") == "http://127.0.0.1:5000/#/runs/r1"
+    assert run_address("https://me:pw1@models.example", "r1") == "https://models.example/#/runs/r1"
 
 
 def test_the_first_use_makes_the_database_quietly_and_whole(
