@@ -291,6 +291,7 @@ def test_what_filled_before_another_replaced_it_is_not_cancelled(bench: Bench) -
 
 def test_when_the_stop_has_filled_the_target_goes(bench: Bench) -> None:
     held = bench.bought()
+    assert bench.mind(held) == []
     bench.broker.fill(bench.broker.ref("stop"), -100.0, 90.0)
     assert bench.mind(held) == ["cancel target"]
     assert bench.events() == []
@@ -496,6 +497,31 @@ def test_exits_that_a_sale_took_away_after_a_restart_come_back_when_it_fails(ben
     bench.broker.cancel(sale.order_ref)
     assert bench.mind(held) == ["place stop -100", "place target -100"]
     assert bench.events() == []
+
+
+def test_an_exit_that_was_not_sent_is_no_decision_after_a_restart(bench: Bench) -> None:
+    ticket = bench.order(100.0)
+    bench.send(ticket, FLAT)
+    bench.broker.fill(ticket.order_ref, 100.0)
+    bench.broker.forgets = "stop"
+    bench.mind(FLAT)
+    bench.broker.unbooked.clear()
+    with bench.ledger.transaction():
+        bench.ledger.add(status_of(1, bench.broker.orders[ticket.order_ref], MONDAY))
+    recover(bench, at(FLAT, 100.0))
+    said = bench.mind(at(FLAT, 100.0))
+    assert said == ["cancel stop", "place stop.1 -100", "place target.1 -100"]
+
+
+def test_of_two_orders_of_the_newest_close_the_second_counts_after_a_restart(bench: Bench) -> None:
+    """A person's stop writes another before the fate of the first is known."""
+    first = bench.order(100.0)
+    with bench.ledger.transaction():
+        bench.ledger.add(intent_of(replace(first, shares=60.0, replica=1)))
+    recover(bench, FLAT)
+    assert bench.mind(FLAT) == ["place entry.1 +60"]
+    assert bench.statuses() == {"entry": "cancelled", "entry.1": "submitted"}
+    assert bench.dispatch.rests
 
 
 @pytest.mark.parametrize("leg", ["stop", "target"])

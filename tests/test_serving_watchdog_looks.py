@@ -213,6 +213,19 @@ def test_one_that_never_got_a_lease_is_killed_without_one(caught: Yard) -> None:
     assert caught.lease.newest() is None
 
 
+def test_one_that_waits_for_the_lease_of_another_is_silent_all_the_same(caught: Yard) -> None:
+    dog, watch = caught.dog()
+    caught.stack.enter_context(worker_lock(caught.home))
+    other = caught.lease.claim(Holder("gateway", "elsewhere", 1, "/h", "m"), SECONDS)
+    assert other is not None
+    for _ in range(9):
+        caught.beat(other.epoch)
+        caught.looks(dog, 1)
+    assert watch.kinds == ["gateway hangs"]
+    assert caught.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert caught.lease.newest_epoch() == other.epoch, "which goes on"
+
+
 def test_one_that_a_standby_ended_first_is_left_to_it(
     caught: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
