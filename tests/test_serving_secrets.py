@@ -23,6 +23,7 @@ ALERT = Alert("failure", "critical", "worker", "", NOW, "the link s3cretword bro
     [
         ("tgram://123:abc/9", "tgram://****"),
         ("no address at all", "?://****"),
+        ("hunter2secret", "?://****"),
         ("sk-key with://inside", "?://****"),
     ],
 )
