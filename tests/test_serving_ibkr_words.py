@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,23 +53,80 @@ def test_a_status_that_comes_before_the_order_is_shown_confirms_it(tmp_path: Pat
             trading.close()
 
 
-def test_the_fee_of_a_fill_is_known_though_the_order_was_never_shown() -> None:
+@contextmanager
+def filling(times: int) -> Iterator[tuple[Remote, IbkrBroker]]:
+    """A broker at a market that fills orders as they come, shown so many times by status alone."""
     exchange = Exchange(lambda: NOON, (Stock(1, SYMBOL),), fill_markets=True)
     exchange.prices[SYMBOL] = 100.0
     with in_thread(FakeTws(exchange)) as remote:
         broker = IbkrBroker(Access(port=remote.port, client_id=7), ALONE, lambda: NOON)
         try:
             broker.begin()
-            remote.do(lambda tws: tws.faults.once(Once.UNSHOWN, 2))  # submitted, filled
-            ticket = Ticket(
-                session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",
-                model_version="1", kind="market", price=math.nan,
-            )  # fmt: skip
-            assert broker.place(ticket).status == "filled"
-            (execution,) = broker.executions()
-            assert (execution.shares, execution.commission) == (10.0, 1.0)
+            remote.do(lambda tws: tws.faults.once(Once.UNSHOWN, times))
+            yield remote, broker
         finally:
             broker.close()
+
+
+def ordered(replica: int = 1) -> Ticket:
+    return Ticket(
+        session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",
+        model_version="1", kind="market", price=math.nan, replica=replica,
+    )  # fmt: skip
+
+
+def test_the_fee_of_a_fill_is_known_though_the_order_was_never_shown() -> None:
+    with filling(2) as (_, broker):  # submitted, filled
+        assert broker.place(ordered()).status == "filled"
+        (execution,) = broker.executions()
+        assert (execution.shares, execution.commission) == (10.0, 1.0)
+
+
+def test_an_order_that_is_called_filled_is_not_taken_for_cancelled_before_its_fill_is_told() -> (
+    None
+):
+    late = {Reply.EXECUTION, Reply.COMMISSION_REPORT, Reply.POSITION}
+    with filling(0) as (remote, broker):
+        remote.do(lambda tws: tws.faults.held.update(late))
+        ticket = ordered()
+        with pytest.raises(BrokerUnavailable, match="its fill is not told yet"):
+            broker.place(ticket)
+        with pytest.raises(BrokerUnavailable, match="its fill is not told yet"):
+            broker.fate(ticket)
+        with pytest.raises(BrokerUnavailable, match="is not sure yet"):
+            broker.lost("one")
+        assert "order refused" not in [kind for kind, _ in broker.news().events]
+        remote.do(lambda tws: tws.release())
+        assert broker.lost("one") == ""
+        found = broker.fate(ticket)
+        assert found is not None
+        assert (found.status, found.filled) == ("filled", 10.0)
+
+
+def test_a_fill_that_was_corrected_to_fewer_shares_leaves_nothing_untold() -> None:
+    with filling(0) as (remote, broker):
+        ticket = ordered()
+        assert broker.place(ticket).status == "filled"
+        (execution,) = broker.executions()
+        remote.do(lambda tws: tws.correct(execution.exec_id, shares=7.0))
+        assert filled(broker, ticket) == 7.0
+        remote.do(lambda tws: tws.drop())  # now the completed order is called filled
+        assert filled(broker, ticket) == 7.0
+
+
+def filled(broker: IbkrBroker, ticket: Ticket) -> float:
+    """Return what has filled of an order, once there is a link."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            report = broker.fate(ticket)
+        except BrokerUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            broker.wait_for_news(0.05)
+        else:
+            assert report is not None
+            return report.filled
 
 
 def test_an_order_that_a_person_cancels_is_gone_though_it_is_shown_amid_the_look_at_it(
@@ -138,4 +196,4 @@ def test_an_option_on_a_stock_or_its_listing_abroad_are_no_shares_of_it() -> Non
     abroad = Contract(secType="STK", symbol=SYMBOL, currency="CAD")
     held = [Position("DU1", one, 7.0, 1.0) for one in (own, option, abroad)]
     held[1:] = [one._replace(position=-3.0) for one in held[1:]]
-    assert wire.answer_of([], [], [], held, "DU1").positions == {SYMBOL: 7.0}
+    assert wire.answer_of([], [], [], held, "DU1", []).positions == {SYMBOL: 7.0}

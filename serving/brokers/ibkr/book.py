@@ -48,6 +48,8 @@ class Answer:
     completed: tuple[Seen, ...]
     executions: tuple[Told, ...]
     positions: dict[str, float]  # shares of the account by symbol
+    # Shares that statuses say have filled at least, by order_ref:
+    said: dict[str, float] = field(default_factory=dict)
 
 
 def base_of(exec_id: str) -> str:
@@ -95,6 +97,7 @@ class OrderBook:
     _filled: dict[str, float] = field(default_factory=dict)  # shares by order_ref
     doubted: dict[str, float] = field(default_factory=dict)  # gone without a word: foreign then
     lost: dict[str, str] = field(default_factory=dict)  # why a fate is unknown; "" till asked again
+    _said: dict[str, float] = field(default_factory=dict)  # filled by the newest statuses
     _restored: set[str] = field(default_factory=set)  # at work when the ledger was read
     _booked: dict[str, _Booked] = field(default_factory=dict)  # by base
     _reported: dict[str, Report] = field(default_factory=dict)
@@ -158,6 +161,7 @@ class OrderBook:
         before = {*self.open, *self.afloat}
         working = {*self.open, *self._restored}
         self._restored.clear()
+        sent = set(self.afloat)
         self.open = {seen.order_ref: seen for seen in answer.open_orders if self.ours(seen)}
         self.afloat.clear()
         completed = {seen.order_ref for seen in answer.completed if self.ours(seen)}
@@ -166,6 +170,8 @@ class OrderBook:
         self.known |= self.open.keys() | completed
         for told in answer.executions:
             self.execute(told)
+        self._said = {ref: n for ref, n in answer.said.items() if ref in self.tickets}
+        working |= set(filter(self.untold, sent))
         self._miss(working - self.open.keys(), completed if whole else None, answer.positions)
         self.strangers &= {seen.perm_id for seen in answer.open_orders}
         for seen in answer.open_orders:
@@ -189,11 +195,23 @@ class OrderBook:
             ticket = self.tickets[order_ref]
             left = ticket.shares - self.filled(order_ref)
             fresh = positions.get(ticket.symbol, 0.0) - self._own(ticket.symbol) - foreign
-            if order_ref not in (completed or ()) and 0.0 < fresh * left <= left * left:
+            if self.untold(order_ref):
+                self.doubted[order_ref], self.lost[order_ref] = foreign, ""
+            elif order_ref not in (completed or ()) and 0.0 < fresh * left <= left * left:
                 self.doubted[order_ref] = foreign
                 sure = completed is not None and order_ref in suspects
                 words = LOST.format(order_ref, fresh, ticket.symbol)
                 self.lost[order_ref] = words if sure else suspects.get(order_ref, "")
+
+    def untold(self, order_ref: str) -> bool:
+        """Tell whether IBKR calls more of an order filled than its executions are.
+
+        A status may come before them. A correction may take shares back, and no status tells of it.
+        """
+        if self._said.get(order_ref, 0.0) <= abs(self.filled(order_ref)):
+            return False
+        mine = [one for one in self.told.values() if one.order_ref == order_ref]
+        return all(_number(one.exec_id) <= 1 for one in mine)
 
     def _own(self, symbol: str) -> float:
         """Return the shares that the sleeves hold of a symbol, booked or not yet."""

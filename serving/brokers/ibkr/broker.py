@@ -203,7 +203,9 @@ class IbkrBroker:
             self._link.unanswered("orders, executions and positions")
             raise
         fills = wire.with_fees(fills, ib.fills())
-        answer = wire.answer_of(open_orders, completed, fills, positions, self._account)
+        answer = wire.answer_of(
+            open_orders, completed, fills, positions, self._account, [*ib.trades(), *completed]
+        )
         with self._lock:
             self._events += self._book.hear(answer, completed_too)
             for order_ref in self._book.forget(self._day()):
@@ -254,6 +256,7 @@ class IbkrBroker:
             self._sent_on[ref] = self._day()
         self._link.call(lambda ib: self._place(ib, ticket), 5.0 * self._link.pace.patience)
         with self._lock:
+            self._require_told(ref)
             return self._book.note(self._book.report(ref))
 
     async def _place(self, ib: IB, ticket: Ticket) -> None:
@@ -285,7 +288,8 @@ class IbkrBroker:
                 await self._until(lambda: order.orderId in self._refusals)
                 await self._ask(ib)
             with self._lock:
-                gone = ref not in self._book.open and not self._book.filled(ref)
+                over = ref not in self._book.open and ref not in self._book.lost
+                gone = over and not self._book.filled(ref)
                 self._book.known.add(ref)
         if gone:
             self.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
@@ -312,6 +316,7 @@ class IbkrBroker:
             )
         self._link.call(lambda ib: self._cancel(ib, order_ref), 5.0 * self._link.pace.patience)
         with self._lock:
+            self._require_told(order_ref)
             report = self._book.note(self._book.report(order_ref))
         if report.status in WORKING:
             raise BrokerUnavailable(f"{order_ref}: IBKR did not confirm the cancel; still working")
@@ -339,6 +344,7 @@ class IbkrBroker:
             raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
         self.ask()
         with self._lock:
+            self._require_told(ref)
             if ref in self._book.known or self._book.filled(ref):
                 report = self._book.report(ref)
                 if self._book.ended_unseen(report):
@@ -355,6 +361,11 @@ class IbkrBroker:
                 "session"
             )
         return None
+
+    def _require_told(self, order_ref: str) -> None:
+        """An order that is called filled is not cancelled: its executions come later."""
+        if order_ref not in self._book.open and self._book.untold(order_ref):
+            raise BrokerUnavailable(f"{order_ref}: IBKR calls it filled, its fill is not told yet")
 
     def lost(self, agent: str) -> str:
         if "" in self._lost(agent):  # mostly a fill that lay between two of the answers

@@ -95,12 +95,26 @@ def with_fees(told: list[Fill], kept: list[Fill]) -> list[Fill]:
     return [known.get(fill.execution.execId, fill) for fill in told]
 
 
+def said_of(trades: list[Trade]) -> dict[str, float]:
+    """Return the shares that the newest status of each order says have filled, at least.
+
+    Completed orders come without quantities, and the other of a group may have made one smaller.
+    """
+    said: dict[str, float] = {}
+    for trade in trades:
+        least = 1.0 if trade.orderStatus.status == "Filled" else 0.0
+        ref = trade.order.orderRef
+        said[ref] = max(said.get(ref, 0.0), float(trade.orderStatus.filled), least)
+    return said
+
+
 def answer_of(
     open_orders: list[Trade],
     completed: list[Trade],
     fills: list[Fill],
     positions: list[Position],
     account: str,
+    trades: list[Trade],
 ) -> Answer:
     """Return complete answers as one; of the account that is traded alone."""
     return Answer(
@@ -112,4 +126,5 @@ def answer_of(
             for at in positions
             if at.account == account and (at.contract.secType, at.contract.currency) == TRADED
         },
+        said=said_of([trade for trade in trades if trade.order.account == account]),
     )
