@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_tws import Exchange, FakeTws, Once, Remote, Reply, Request, Stock, in_thread
+from fake_tws import Ticket as Typed
 from fault_kit import until
 from ib_async import Contract, Position
 from ibkr_kit import FAST, SYMBOL, Market, Trading, events, market
@@ -182,12 +183,49 @@ def test_a_gateway_that_loses_ibkr_again_while_it_is_asked_is_not_back(tmp_path:
         remote.received(Request.COMPLETED_ORDERS, asked + 1)
         remote.do(lambda tws: tws.announce(1100))
         remote.do(lambda tws: tws.release())
-        trading.broker.ask()  # waits until the questions before it are answered
+        with pytest.raises(BrokerUnavailable, match="its answers may be old"):
+            trading.broker.ask()  # waits until the questions before it are answered
         trading.hear()
         assert not trading.broker.ready
         assert sum(one.startswith("link up") for one in events(tmp_path)) == 1
         remote.do(lambda tws: tws.announce(1102))
         until(trading, lambda: trading.broker.ready)
+
+
+def test_an_order_on_its_way_when_ibkr_is_lost_is_not_given_up_before_ibkr_is_back(
+    tmp_path: Path,
+) -> None:
+    with trading_at(tmp_path) as (found, remote, trading):
+        kept: list[Ticket] = []
+
+        def forward(tws: FakeTws) -> None:
+            """What waited in the gateway arrives; its client hears nothing of it yet."""
+            (ticket,) = kept
+            tws.exchange.place(7, typed(1, ticket.order_ref, ticket.shares))
+
+        remote.do(lambda tws: tws.faults.unanswered.add(Request.PLACE_ORDER))
+        deciding = threading.Thread(target=trading.close_bar)
+        deciding.start()
+        remote.received(Request.PLACE_ORDER)
+        remote.do(lambda tws: tws.announce(1100))
+        deciding.join(DEADLINE_SECONDS)
+        assert not deciding.is_alive()
+        kept += trading.broker._book.tickets.values()
+        remote.do(forward)
+        remote.do(lambda tws: tws.announce(1102))
+        until(trading, lambda: trading.broker.ready)
+        (report,) = trading.broker.open_orders()
+        assert report.order_ref == kept[0].order_ref
+        trading.hear()
+        assert [order.ticket.order_ref for order in found.exchange.orders.values()] == [
+            report.order_ref
+        ]
+        said = events(tmp_path)
+        assert not any(one.startswith("order refused") for one in said)
+
+
+def typed(order_id: int, order_ref: str, shares: float) -> Typed:
+    return Typed(order_id, SYMBOL, "BUY", shares, "MKT", tif="OPG", order_ref=order_ref)
 
 
 def test_an_option_on_a_stock_or_its_listing_abroad_are_no_shares_of_it() -> None:

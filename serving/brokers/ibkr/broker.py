@@ -8,6 +8,7 @@ hears.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -181,13 +182,16 @@ class IbkrBroker:
 
     async def _look(self, ib: IB) -> None:
         async with self._one_at_a_time:
-            await self._ask(ib)
+            if self._ready.is_set():
+                with contextlib.suppress(BrokerUnavailable):  # IBKR is away; asked when it is back
+                    await self._ask(ib)
 
     async def _ask(self, ib: IB, completed_too: bool = False) -> None:
         """Ask for open orders, executions and positions.
 
         Completed orders are many at the end of a day, and tell only that IBKR had an order which
-        neither works nor filled: they are asked for where that is in doubt.
+        neither works nor filled: they are asked for where that is in doubt. Without IBKR the
+        gateway answers too, by what it knew: that decides nothing.
         """
         self._doubt = False
         for _ in range(3):
@@ -202,6 +206,8 @@ class IbkrBroker:
         except (TimeoutError, asyncio.CancelledError):
             self._link.unanswered("orders, executions and positions")
             raise
+        if self._link.cut_off:
+            raise BrokerUnavailable("the gateway has lost IBKR; its answers may be old")
         fills = wire.with_fees(fills, ib.fills())
         answer = wire.answer_of(
             open_orders, completed, fills, positions, self._account, [*ib.trades(), *completed]

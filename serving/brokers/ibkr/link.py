@@ -75,7 +75,7 @@ class Link:
         self._sent: deque[float] = deque()
         self._told_at: float | None = None
         self._reason = ""
-        self._cut_off = False  # connected to a gateway that has lost IBKR
+        self.cut_off = False  # connected to a gateway that has lost IBKR
         self._tasks: set[asyncio.Task[Any]] = set()  # that end with the connection
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
 
@@ -163,7 +163,7 @@ class Link:
 
     async def _live(self) -> None:
         while not self._closing and self.refused is None:
-            self._lost, self._reason, self._cut_off = asyncio.Event(), "", False
+            self._lost, self._reason, self.cut_off = asyncio.Event(), "", False
             ib = IB()
             self._listen(ib)
             try:
@@ -194,7 +194,7 @@ class Link:
         ib.client.MaxRequests = 0  # the pace is ours: nothing may queue unseen
         self._access.agrees_with(ib.managedAccounts())
         await self._owner.came_up(ib)
-        if self._cut_off:
+        if self.cut_off:
             raise BrokerUnavailable(self._reason)
         self._ib = ib
         self._told_at = None
@@ -216,7 +216,7 @@ class Link:
 
     def _look_around(self, ib: IB, looked: float) -> float:
         """Go on telling of a gateway without IBKR; else look at the account when it is time."""
-        if self._cut_off:
+        if self.cut_off:
             self._tell_down()
         elif self._loop.time() - looked >= self.pace.look:
             looked = self._loop.time()
@@ -233,7 +233,7 @@ class Link:
 
     def _error(self, ib: IB, order_id: int, code: int, text: str) -> None:
         if code in CUT_OFF:
-            self._cut_off = True
+            self.cut_off = True
             self._owner.went_down()
             self._reason = f"{code}: {text}"
             self._tell_down()
@@ -245,9 +245,13 @@ class Link:
             self._owner.heard(ib, order_id, code, text)
 
     async def _restored(self, ib: IB, code: int) -> None:
-        self._cut_off, self._reason = False, ""
-        await self._owner.came_up(ib)
-        if self._cut_off:  # lost again meanwhile: what was answered may be old
+        self.cut_off, self._reason = False, ""
+        try:
+            await self._owner.came_up(ib)
+        except BrokerUnavailable:
+            if not self.cut_off:
+                raise
+        if self.cut_off:  # lost again meanwhile: what was answered may be old
             self._owner.went_down()
             return
         self._told_at = None
