@@ -206,7 +206,7 @@ class OpenAlerts:
         if not alert.lasts:
             return self
         before = self.by_key.get(alert.key)
-        since = (before.since or before.time) if before else alert.time
+        since = before.since if before else alert.time
         return OpenAlerts({**self.by_key, alert.key: replace(alert, since=since)})
 
     def newest_first(self) -> list[Alert]:

@@ -39,7 +39,7 @@ class Pacing:
         rank = LEVELS.index(alert.level)
         if alert.lasts:
             known = said.open
-            began = (known.since or known.time) if known else alert.time
+            began = known.since if known else alert.time
             said.open = replace(alert, since=began)
             if known and alert.event in REPEATED and rank <= LEVELS.index(known.level):
                 return None  # its turn comes with the repetition

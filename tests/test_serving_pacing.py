@@ -1,9 +1,9 @@
 """How often one thing is said: a quiet time, what got worse at once, what lasts again and again."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from serving.alerts import Alert, worth_sending
+from serving.alerts import Alert, open_after, worth_sending
 from serving.pacing import Pacing
 
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
@@ -80,3 +80,35 @@ def test_the_least_level_of_an_event_decides_what_is_sent() -> None:
     assert not worth_sending(REFUSED, "critical")
     assert not worth_sending(HALTED, "off")
     assert worth_sending(BACK, "critical")  # who heard of the beginning hears of the end
+
+
+def test_after_the_quiet_time_the_next_is_told_at_once() -> None:
+    pacing = Pacing(60.0, 300.0)
+    assert pacing.admit(REFUSED, 5.0)
+    assert pacing.admit(REFUSED, 64.9) is None
+    other = Pacing(60.0, 300.0)
+    assert other.admit(REFUSED, 5.0)
+    assert other.admit(REFUSED, 65.0) == REFUSED
+
+
+def test_what_lasts_and_is_not_repeated_is_told_again_after_the_quiet_time() -> None:
+    pacing = Pacing(60.0, 300.0)
+    assert pacing.admit(HALTED, 0.0)
+    assert pacing.admit(replace(HALTED, detail="deeper"), 1.0) is None
+    (told,) = pacing.due(60.0)
+    assert told.detail == "deeper"
+    assert pacing.due(10_000.0) == []
+
+
+def test_a_stall_that_gets_worse_is_told_at_once_and_lasts_since_it_began() -> None:
+    pacing = Pacing(60.0, 300.0)
+    stalled = Alert("stalled", "warning", "agent", "aapl", NOW, "hangs", lasts=True)
+    later = replace(stalled, time=NOW + timedelta(seconds=30))
+    assert pacing.admit(stalled, 0.0)
+    assert pacing.admit(later, 30.0) is None
+    worse = replace(stalled, level="critical", time=NOW + timedelta(seconds=31))
+    assert pacing.admit(worse, 31.0) == worse
+    (again,) = pacing.due(331.0)
+    assert (again.level, again.since) == ("critical", NOW)
+    shown = open_after([stalled, later, worse]).newest_first()
+    assert [(one.level, one.since) for one in shown] == [("critical", NOW)]
