@@ -6,6 +6,7 @@ answer to a question. With it, each client's way out does what a real one may:
 
 - bytes go out in pieces that end after a message or inside one, with pauses;
 - a push waits for a while, and then goes before, into or behind the answers that wait to go out;
+- pushes that were kept back are lost with the connection;
 - pushes of one moment change places with those of other kinds: IBKR promises no order of status,
   openOrder, execution, position and error. Those of one kind keep theirs, and a fee comes behind
   its execution.
@@ -102,7 +103,12 @@ class Way:
         return bool(self._fresh or self._late or self._queue or self._begun)
 
     def flush(self) -> None:
-        """Let everything go out at once, as a socket that is closed in order does."""
+        """Let what was said go out at once, as a socket that is closed in order does.
+
+        Of the pushes that were kept back, the newest may never have left; those of this moment are
+        why it is closed.
+        """
+        del self._late[self._rng.randint(0, len(self._late)) :]
         self._mix()
         self._queue += self._late
         self._late.clear()
