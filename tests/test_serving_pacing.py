@@ -86,6 +86,8 @@ def test_after_the_quiet_time_the_next_is_told_at_once() -> None:
     pacing = Pacing(60.0, 300.0)
     assert pacing.admit(REFUSED, 5.0)
     assert pacing.admit(REFUSED, 64.9) is None
+    assert pacing.due(64.9) == []
+    assert pacing.due(65.0) == [REFUSED]
     other = Pacing(60.0, 300.0)
     assert other.admit(REFUSED, 5.0)
     assert other.admit(REFUSED, 65.0) == REFUSED
