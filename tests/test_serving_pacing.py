@@ -1,5 +1,6 @@
 """How often one thing is said: a quiet time, what got worse at once, what lasts again and again."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -114,3 +115,47 @@ def test_a_stall_that_gets_worse_is_told_at_once_and_lasts_since_it_began() -> N
     assert (again.level, again.since) == ("critical", NOW)
     shown = open_after([stalled, later, worse]).newest_first()
     assert [(one.level, one.since) for one in shown] == [("critical", NOW)]
+
+
+def test_whoever_waits_knows_for_how_long_nothing_is_due() -> None:
+    pacing = Pacing(60.0, 300.0)
+    assert pacing.seconds_to_next(0.0) == math.inf
+    assert pacing.admit(REFUSED, 100.0)
+    assert pacing.seconds_to_next(110.0) == math.inf
+    assert pacing.admit(LOST, 100.0)
+    assert pacing.seconds_to_next(150.0) == 250.0
+    assert (pacing.due(399.9), len(pacing.due(400.0))) == ([], 1)
+    assert pacing.admit(REFUSED, 390.0) is not None
+    assert pacing.admit(REFUSED, 400.0) is None
+    assert pacing.seconds_to_next(410.0) == 40.0
+    assert pacing.seconds_to_next(1_000.0) == 0.0
+
+
+def test_what_is_over_is_not_told_afterwards_and_what_did_not_last_is() -> None:
+    pacing = Pacing(60.0, 300.0)
+    over = replace(HALTED, level="info", detail="-> ACTIVE", lasts=False, ends=True)
+    assert pacing.admit(HALTED, 0.0)
+    assert pacing.admit(HALTED, 1.0) is None
+    assert pacing.admit(over, 2.0)
+    assert pacing.due(62.0) == []
+    once = replace(LOST, detail="a bar was stale", lasts=False)
+    assert pacing.admit(LOST, 0.0)
+    assert pacing.admit(once, 1.0) is None
+    assert pacing.admit(BACK, 2.0)
+    assert [one.detail for one in pacing.due(62.0)] == ["a bar was stale"]
+
+
+def test_the_end_of_something_begins_a_quiet_time_too() -> None:
+    pacing = Pacing(60.0, 300.0)
+    assert pacing.admit(LOST, 0.0)
+    assert pacing.admit(BACK, 70.0)
+    assert pacing.admit(LOST, 80.0) is None
+    (told,) = pacing.due(130.0)
+    assert told.event == "broker_lost"
+
+
+def test_what_lasts_is_repeated_though_something_else_of_its_kind_was_told() -> None:
+    pacing = Pacing(60.0, 300.0)
+    assert pacing.admit(LOST, 0.0)
+    assert pacing.admit(replace(LOST, detail="once", lasts=False), 61.0)
+    assert [one.detail for one in pacing.due(361.0)] == ["gone"]
