@@ -1,12 +1,13 @@
 """What IBKR says in another order, or amid an answer, as its words may come."""
 
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,28 @@ def test_an_option_on_a_stock_or_its_listing_abroad_are_no_shares_of_it() -> Non
     held = [Position("DU1", one, 7.0, 1.0) for one in (own, option, abroad)]
     held[1:] = [one._replace(position=-3.0) for one in held[1:]]
     assert wire.answer_of([], [], [], held, "DU1", []).positions == {SYMBOL: 7.0}
+
+
+def test_an_order_that_is_called_filled_and_whose_fill_is_never_told_stops_the_sleeve(
+    tmp_path: Path,
+) -> None:
+    with market(tmp_path) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, found.frame, pace=replace(FAST, untold=0.3))
+        try:
+            trading.close_bar()
+            (order,) = found.exchange.open_orders()
+
+            def fill_overnight(tws: FakeTws) -> None:
+                tws.refuse_connections()
+                tws.drop()
+                tws.auction(SYMBOL, 100.0)
+                found.at += timedelta(days=1)
+                order.completed_at = found.at  # IBKR's day of orders ends later than that of fills
+
+            found.remote.do(fill_overnight)
+            found.remote.listen()
+            words = "agent stopped.*calls it filled and tells no execution"
+            until(trading, lambda: any(re.match(words, one) for one in events(tmp_path)))
+        finally:
+            trading.close()

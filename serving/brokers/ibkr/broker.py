@@ -36,6 +36,10 @@ ACCOUNT_ZONE = ZoneInfo("US/Eastern")  # executions are kept for its day
 LOOK_SECONDS = 0.05  # between two looks whether the link was refused for good
 CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
 ASKED_AT_MOST = 3  # times for open orders, while one of ours looks dead among them
+UNTOLD = (
+    "{}: IBKR calls it filled and tells no execution of it; it filled on a day whose executions "
+    "IBKR no longer tells. Compare with the statement, then begin a new session"
+)
 
 
 class IbkrBroker:
@@ -71,6 +75,9 @@ class IbkrBroker:
         self._contracts: dict[str, Contract] = {}
         self._events: list[tuple[str, str]] = []
         self._over: dict[str, str] = {}  # order_ref by permId, of sessions that are over
+        self._waits: dict[
+            str, float
+        ] = {}  # since when a fate is unknown on this link, by order_ref
         self._sent_on: dict[str, str] = {}  # day in the account's zone, by order_ref
 
     # -- the life of the link
@@ -145,6 +152,8 @@ class IbkrBroker:
 
     def went_down(self) -> None:
         self._ready.clear()
+        with self._lock:
+            self._waits.clear()
         self._changed.set()
 
     def heard(self, ib: IB, order_id: int, code: int, text: str) -> None:
@@ -383,9 +392,19 @@ class IbkrBroker:
         return "; ".join(found)
 
     def _lost(self, agent: str) -> list[str]:
+        """Return of each order of unknown fate why it is lost; "" while that is not sure."""
         with self._lock:
             tickets, lost = self._book.tickets, self._book.lost
-            return [why for ref, why in lost.items() if tickets[ref].agent == agent]
+            self._waits = {ref: since for ref, since in self._waits.items() if ref in lost}
+            mine = [(ref, why) for ref, why in lost.items() if tickets[ref].agent == agent]
+            return [why or self._given_up(ref) for ref, why in mine]
+
+    def _given_up(self, order_ref: str) -> str:
+        """Return that an order is called filled, and its executions are not told any more."""
+        now = time.monotonic()
+        waited = now - self._waits.setdefault(order_ref, now)
+        late = waited >= self._link.pace.untold and self._book.untold(order_ref)
+        return UNTOLD.format(order_ref) if late else ""
 
     # -- asked by the worker
 

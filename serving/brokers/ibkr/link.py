@@ -35,6 +35,7 @@ class Pace:
     connect: float = 15.0  # for a connection to come up
     remind: float = 60.0  # between alerts while there is no link
     look: float = 20.0  # between looks at the account when nobody asked: others act on it too
+    untold: float = 60.0  # from "filled" to the executions of it, at most
     messages_per_second: int = 40  # IBKR takes 50, ib_async holds back past 45
 
 
