@@ -158,7 +158,7 @@ def _append_days(root: Path, start: int) -> None:
 
 
 def test_two_processes_may_ingest_one_symbol(home: Home) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork would take along what other tests began
     workers = [context.Process(target=_append_days, args=(home.root, n)) for n in (60, 68)]
     for worker in workers:
         worker.start()
