@@ -7,7 +7,6 @@ and no handler blocks. What a connection is used for is its owner's (``Owner``);
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,6 +18,7 @@ from ib_async.wrapper import RequestError
 
 from core.errors import BrokerError, BrokerUnavailable, NotAllowed
 from serving.brokers.ibkr.access import Access
+from sources.ibkr import silence
 
 Answer = TypeVar("Answer")
 CUT_OFF = {1100, 2110}  # the gateway lost IBKR; our socket to it lives on
@@ -156,8 +156,7 @@ class Link:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        for name in ("ib_async.ib", "ib_async.wrapper", "ib_async.client"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we tell it in our own words
+        silence()  # told in our own words
         self._loop.run_until_complete(self._live())
         self._loop.run_until_complete(_ended(asyncio.all_tasks(self._loop)))
         self._loop.close()

@@ -4,13 +4,13 @@ Owns one short connection, read-only, under an id that trades nowhere. Orders an
 """
 
 import asyncio
-import logging
 import os
 
 from ib_async import IB, StartupFetch
 
 from core.errors import BrokerUnavailable
 from serving.brokers.ibkr.access import Access, masked
+from sources.ibkr import silence
 
 SECONDS = 5.0
 FIRST_CLIENT, CLIENTS = 9_000, 900  # ids far from those that trade or fetch data
@@ -19,8 +19,7 @@ FIRST_CLIENT, CLIENTS = 9_000, 900  # ids far from those that trade or fetch dat
 def probe(access: Access, seconds: float = SECONDS) -> str:
     """Return who is logged in; raise ``BrokerUnavailable`` or ``NotAllowed`` with what to do."""
     where = f"{access.host}:{access.port}"
-    for name in ("ib_async.ib", "ib_async.wrapper", "ib_async.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # told in our own words
+    silence()  # told in our own words
     try:
         accounts, version = asyncio.run(_ask(access, seconds))
     except TimeoutError as error:
