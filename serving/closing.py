@@ -130,7 +130,7 @@ class Close:
             heard = "heard whole, too late to decide on" if bar.instrument.decide else "alone"
             yield "bar skipped", f"{bar.instrument.symbol} {bar.time.isoformat()}: {heard}"
         for execution in self.settled.executions:
-            if execution.leg != "entry":
+            if execution.leg != "entry" and execution.shares:  # a late fee is no fill
                 yield execution.leg, f"{execution.shares:+,.0f} {self.symbol} at {execution.price}"
         for report in self.settled.reports:
             if report.status == "partial":

@@ -12,7 +12,7 @@ from fault_kit import FRAME, WEIGHTS, linked, play_session
 from ibkr_kit import FAST, Trading, audit, events, market
 
 PACE = replace(FAST, patience=30.0)  # the link is not what is tried here
-PAUSES = (0.0, 0.0, 0.001, 0.002)
+PAUSES = (0.0, 0.0, 0.005, 0.02)
 
 
 def told(root: Path, jitter: Jitter | None) -> list[str]:
@@ -44,7 +44,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return told(tmp_path_factory.mktemp("calm"), None)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [2, 3, 4])
 def test_words_in_any_order_lose_nothing_double_nothing_and_tell_the_same(
     seed: int, calm: list[str], tmp_path: Path
 ) -> None:
