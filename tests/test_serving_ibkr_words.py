@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake_tws import Exchange, FakeTws, Once, Remote, Reply, Request, Stock, in_thread
 from fake_tws import Ticket as Typed
-from fault_kit import until
+from fault_kit import FRAME, WEIGHTS, linked, play_session, until
 from ib_async import Contract, Position
 from ibkr_kit import FAST, SYMBOL, Market, Trading, events, market
 
@@ -261,3 +261,21 @@ def test_an_order_that_is_called_filled_and_whose_fill_is_never_told_stops_the_s
             until(trading, lambda: any(re.match(words, one) for one in events(tmp_path)))
         finally:
             trading.close()
+
+
+def test_a_fee_that_comes_after_the_close_is_booked_and_told_as_no_stop(tmp_path: Path) -> None:
+    with market(tmp_path, FRAME) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, FRAME, WEIGHTS, pace=ALONE)
+        try:
+            while trading.place < len(FRAME):
+                found.remote.do(lambda tws: tws.faults.held.add(Reply.COMMISSION_REPORT))
+                play_session(trading, found)
+                trading.close_bar()
+                found.remote.do(lambda tws: tws.release())
+                linked(trading)
+        finally:
+            trading.close()
+        told = [one for one in events(tmp_path) if one.startswith(("stop:", "target:"))]
+        assert told
+        assert not [one for one in told if ": +0 " in one]
