@@ -1,5 +1,6 @@
 """What IBKR says in another order, or amid an answer, as its words may come."""
 
+import asyncio
 import math
 import re
 import threading
@@ -279,3 +280,27 @@ def test_a_fee_that_comes_after_the_close_is_booked_and_told_as_no_stop(tmp_path
         told = [one for one in events(tmp_path) if one.startswith(("stop:", "target:"))]
         assert told
         assert not [one for one in told if ": +0 " in one]
+
+
+def test_a_question_that_the_end_of_the_link_overtakes_has_no_answer() -> None:
+    link = IbkrBroker(Access(port=1), ALONE)._link
+    link._loop = asyncio.new_event_loop()
+
+    async def end_before_it_begins() -> None:
+        while not (asked := asyncio.all_tasks() - {asyncio.current_task()}):
+            await asyncio.sleep(0)
+        for task in asked:
+            assert task is not None
+            task.cancel()
+        await asyncio.gather(*filter(None, asked), return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: link._loop.run_until_complete(end_before_it_begins()))
+    thread.start()
+
+    async def nothing(_: object) -> None:
+        """Never begun."""
+
+    with pytest.raises(BrokerUnavailable, match="no answer"):
+        link.call(nothing, DEADLINE_SECONDS)
+    thread.join(DEADLINE_SECONDS)
+    link._loop.close()

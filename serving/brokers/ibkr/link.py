@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -121,8 +122,8 @@ class Link:
             raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'closed'})") from error
         try:
             return future.result(seconds + 1.0)
-        except (TimeoutError, ConnectionError, RequestError) as error:
-            future.cancel()
+        except (TimeoutError, ConnectionError, RequestError, CancelledError) as error:
+            future.cancel()  # cancelled already: the link ended before the question began
             raise BrokerUnavailable(
                 f"IBKR: no answer within {seconds:g} s ({type(error).__name__}: {error})"
             ) from error
