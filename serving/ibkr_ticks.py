@@ -74,6 +74,9 @@ class IbkrTicks:
             if one.ib.isConnected():
                 one.ib.cancelMktData(one.contract)
         self._subscribed.clear()
+        with self._lock:  # each hears again from its own ``keep`` on, not from another's
+            for slicer in self._slicers.values():
+                slicer.lost()
 
     def refused(self, code: int, text: str) -> None:
         """Take note of what IBKR says of a request."""

@@ -74,6 +74,15 @@ class Grid:
         return Place(part, row, row)
 
 
+class _Part(NamedTuple):
+    """A part that was heard, and what was known of its bar when its first trade came."""
+
+    place: Place
+    values: np.ndarray  # float64 of shape (7,), as ``FeedBar.values``
+    whole: bool  # the bar was heard from its beginning
+    begun: FeedBar | None  # the bar as it was when the subscription began
+
+
 class Slicer:
     """Makes parts of trades as they are heard; for one subscription at a time."""
 
@@ -81,10 +90,11 @@ class Slicer:
         self._instrument = instrument
         self._grid = Grid(instrument, calendar)
         self._step = timedelta(seconds=instrument.decide)
-        self._done: list[tuple[Place, np.ndarray]] = []
-        self._growing: tuple[Place, np.ndarray] | None = None
+        self._done: list[_Part] = []
+        self._growing: _Part | None = None
         self._begun: FeedBar | None = None
         self._since: datetime | None = None
+        self.hears = False  # a subscription is there, and ``begun`` is of it
 
     def listening_since(self, now: datetime) -> datetime | None:
         """Return since when trades should be heard; None: no session is open, or nobody listens."""
@@ -93,19 +103,24 @@ class Slicer:
 
     def subscribed(self, at: datetime, begun: FeedBar | None) -> None:
         """Hear from now on; ``begun``: the bar that is unfinished, as it is known so far."""
-        self._since, self._begun = at, begun
+        self._since, self._begun, self.hears = at, begun, True
+
+    def lost(self) -> None:
+        """Hear nothing until ``subscribed``: what is traded before is in the next ``begun``."""
+        self.hears = False
 
     def hear(self, tick: Tick) -> None:
         """Take a trade in; one outside of regular hours is none."""
-        place = self._grid.place(tick.at)
+        place = self._grid.place(tick.at) if self.hears else None
         if place is None:
             return
         values = (*(tick.price,) * 4, tick.shares, 0.0, 1.0)
-        if self._growing and self._growing[0].part == place.part:
-            grow(self._growing[1], values)
+        if self._growing and self._growing.place.part == place.part:
+            grow(self._growing.values, values)
             return
         self._finish()
-        self._growing = place, np.array(values)
+        whole = self._since is not None and self._since <= place.row_begins
+        self._growing = _Part(place, np.array(values), whole, self._begun)
 
     def take(self, now: datetime, lived: datetime) -> list[FeedBar]:
         """Return the parts that are over, oldest first; ``lived``: the newest that was taken.
@@ -113,17 +128,17 @@ class Slicer:
         Before the first part of a bar that was not heard from its beginning comes the bar as it
         was known to have begun; where nobody knows that, its parts are left out.
         """
-        if self._growing and now >= self._growing[0].part + self._step:
+        if self._growing and now >= self._growing.place.part + self._step:
             self._finish()
         done, self._done = self._done, []
         found: list[FeedBar] = []
-        for place, values in done:
+        for place, values, whole, begun in done:
             if place.part <= lived:
                 continue
-            if not (place.row_begins <= lived or self._heard_whole(place)):
-                if not (self._begun and self._begun.time == place.row < place.part):
+            if not (place.row_begins <= lived or whole):
+                if not (begun and begun.time == place.row < place.part):
                     continue
-                found.append(self._begun)
+                found.append(begun)
             lived = place.part
             found.append(FeedBar(self._instrument, place.part, tuple(values.tolist()), place.row))
         return found
@@ -134,10 +149,7 @@ class Slicer:
             return 0.0
         if not self._growing:
             return math.inf
-        return max((self._growing[0].part + self._step - now).total_seconds(), 0.0)
-
-    def _heard_whole(self, place: Place) -> bool:
-        return self._since is not None and self._since <= place.row_begins
+        return max((self._growing.place.part + self._step - now).total_seconds(), 0.0)
 
     def _finish(self) -> None:
         if self._growing:

@@ -1,14 +1,15 @@
 """Ticks from the fake TWS: the parts of a bar on which an agent with a decision timer decides."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import zmq
-from fake_tws import FakeTws, Remote, Request
-from fake_tws.replies import tick_price, tick_size
-from test_serving_ibkr_feed import MONDAY, World, minute, world
+from fake_tws import Bar, FakeTws, Remote, Request
+from fake_tws.replies import Reply, tick_price, tick_size
+from test_serving_ibkr_feed import MONDAY, TEMPO, World, minute, world
 
 from core.home import Home
 from core.settings import Interval
@@ -20,6 +21,7 @@ from sources.ibkr import REACHES
 
 __all__ = ["world"]
 TIMED = Instrument("ibkr", "AAPL", "1m", 5)
+SO_FAR = Bar(minute(3), 152.9, 160.0, 152.8, 160.0, 1100.0)
 VOLUME = 8  # IBKR's kind of tick
 
 
@@ -34,6 +36,13 @@ def say(remote: Remote, price: float, size: float, volume: float) -> None:
                 connection.send(tick_size(request_id, VOLUME, volume))
 
     remote.do(saying)
+
+
+def say_what_is_held(tws: FakeTws) -> None:
+    """Say it, and go on holding back."""
+    held = set(tws.faults.held)
+    tws.release()
+    tws.faults.held |= held
 
 
 class Tape:
@@ -63,6 +72,9 @@ class Tape:
             return len(self.heard) == count
 
         self.world.until("trade", heard)
+
+    def hears(self, instrument: Instrument) -> bool:
+        return self.world.feed._ticks._slicers[instrument].hears
 
     def parts(self) -> list[FeedBar]:
         return [one for one in self.world.shown if one.row]
@@ -192,8 +204,12 @@ def test_trades_that_ibkr_lost_are_subscribed_to_again(tape: Tape, code: int) ->
 
 
 def test_each_of_two_timers_of_a_symbol_knows_what_it_did_not_hear(tape: Tape) -> None:
-    """After a lost link the bar that is unfinished goes on from what IBKR has of it, for both."""
+    """After a lost link the bar that is unfinished goes on from what IBKR has of it, for both.
+
+    One hears again before the other: what is traded in between is in the other's beginning.
+    """
     world, slower = tape.world, Instrument("ibkr", "AAPL", "1m", 10)
+    world.feed._tempo = replace(TEMPO, answer=60.0)
     world.watch(TIMED, slower)
     tape.opens()
     world.begins(minute(1), 150.0)
@@ -202,14 +218,32 @@ def test_each_of_two_timers_of_a_symbol_knows_what_it_did_not_hear(tape: Tape) -
     for number in (2, 3):
         world.begins(minute(number), 150.0 + number)
     world.at = minute(3) + timedelta(seconds=28)
+    world.remote.do(lambda tws: tws.faults.held.add(Reply.HISTORICAL_DATA))
     world.remote.listen()
+    for what in ("history", "newest bars"):  # of the first timer
+        world.until(what, lambda: len(world.remote.tws.held) == 1)
+        world.remote.do(say_what_is_held)
+    world.until("question of the second timer", lambda: len(world.remote.tws.held) == 1)
     tape.opens()
     tape.trade(3 * 60 + 31.0, 160.0)
+    world.remote.do(lambda tws: tws.history["AAPL", "1 min"].__setitem__(-1, SO_FAR))
+    world.remote.do(lambda tws: tws.release())
+    world.until("second timer", lambda: tape.hears(slower))
+    tape.trade(3 * 60 + 38.0, 161.0)
     world.at = minute(3) + timedelta(seconds=40)
-    world.until("both parts", lambda: len(tape.parts()) == 2)
-    for one in (TIMED, slower):
-        begun = [bar for bar in world.shown if bar.instrument == one and bar.time == minute(3)]
-        assert [bar.values[:5] for bar in begun] == [(152.9, 153.2, 152.8, 153.0, 1000.0)]
+    world.until("the parts", lambda: len(tape.parts()) == 3)
+    shown = {
+        one: [bar.values[:5] for bar in world.shown if bar.instrument == one and (
+            bar.time >= minute(3))] for one in (TIMED, slower)
+    }  # fmt: skip
+    assert shown == {
+        TIMED: [
+            (152.9, 153.2, 152.8, 153.0, 1000.0),
+            (*(160.0,) * 4, 100.0),
+            (*(161.0,) * 4, 100.0),
+        ],
+        slower: [(152.9, 160.0, 152.8, 160.0, 1100.0), (*(161.0,) * 4, 100.0)],
+    }
 
 
 @pytest.mark.parametrize(("interval", "minutes"), [("5m", 5), ("15m", 15)])

@@ -299,6 +299,20 @@ def test_a_bar_is_decided_on_only_where_its_beginning_is_known() -> None:
     assert len(again.take(minute + timedelta(seconds=35), lived)) == 1
 
 
+def test_what_was_heard_before_a_lost_link_keeps_what_was_known_of_its_bar() -> None:
+    """A part that nobody took before the link came back is judged by the time of its trades."""
+    day_before, slicer = OPEN - timedelta(days=1), Slicer(QUICK, "XNYS")
+    again = FeedBar(QUICK, OPEN, (100.0, 102.0, 100.0, 102.0, 90.0, 0.0, 1.0))
+    slicer.subscribed(OPEN, None)
+    slicer.hear(Tick(kit.SYMBOL, OPEN + timedelta(seconds=6), 100.0, 10.0))
+    slicer.lost()
+    slicer.hear(Tick(kit.SYMBOL, OPEN + timedelta(seconds=7), 101.0, 10.0))  # another's
+    slicer.subscribed(OPEN + timedelta(seconds=8), again)
+    slicer.hear(Tick(kit.SYMBOL, OPEN + timedelta(seconds=9), 102.0, 10.0))
+    (part,) = slicer.take(OPEN + timedelta(seconds=10), day_before)
+    assert part.values == (100.0, 102.0, 100.0, 102.0, 20.0, 0.0, 1.0)
+
+
 def test_a_daily_bar_begins_at_the_open_and_is_named_by_its_date() -> None:
     grid = Grid(Instrument("ibkr", kit.SYMBOL, "1d", 1800), "XNYS")
     place = grid.place(OPEN + timedelta(minutes=75))
