@@ -9,6 +9,7 @@ from core_kit import flat, free_rules
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import settings
 from core.accounts import open_accounts
 from core.engine import submit
 from core.portfolio import AccountLimits, Claim, applied, clips
@@ -30,6 +31,22 @@ def test_without_limits_nothing_is_clipped() -> None:
     assert clips([A, B, C], NONE) == ()
 
 
+def test_limits_are_what_params_say_and_what_they_leave_out_is_no_limit() -> None:
+    stated = settings.Portfolio(allocation={"a": 0.3}, max_exposure=0.8)
+    assert AccountLimits.of(stated) == AccountLimits({"a": 0.3}, 0.8, math.inf)
+    assert AccountLimits.of(settings.Portfolio(max_symbol=0.5)) == AccountLimits({}, math.inf, 0.5)
+    assert AccountLimits.of(settings.Portfolio()).off
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [AccountLimits({"a": 0.3}), AccountLimits({}, max_exposure=0.8), AccountLimits({}, 9.0, 0.5)],
+)
+def test_one_limit_alone_is_on(limits: AccountLimits) -> None:
+    assert not limits.off
+    assert not replace(limits, max_symbol=0.5).off
+
+
 def test_growth_is_shared_in_proportion() -> None:
     # 30,000 × 0.3 = 9,000 for 8,000 + 4,000 + 6,000: half of each.
     limits = AccountLimits({}, max_exposure=0.3)
@@ -44,6 +61,20 @@ def test_a_symbol_is_limited_across_sleeves() -> None:
     assert first.words == "symbol limit 20% of 30,000"
 
 
+def test_a_clip_names_the_limits_that_cut_and_no_other() -> None:
+    # 6,000 of TNA are well within 9,000; all three together want 18,000 of 9,000.
+    (found,) = [c for c in clips([A, B, C], AccountLimits({}, 0.3, 0.5)) if c.agent == "c"]
+    assert found.words == "exposure limit 30% of 30,000"
+    both = clips([A, B, C], AccountLimits({"a": 0.1}, 0.2))
+    assert both[0].words == "allocation 10% of 30,000; exposure limit 20% of 30,000"
+
+
+def test_without_equity_nothing_is_bought() -> None:
+    limits = AccountLimits({}, max_exposure=2.0)
+    for equity in (0.0, -50.0):
+        assert allowed(limits, replace(A, price=0.5, equity=equity, wanted=2.0)) == {"a": 0.0}
+
+
 def test_an_agent_has_its_allocation() -> None:
     assert allowed(AccountLimits({"a": 0.1}), A, B, C) == {"a": 30.0, "b": 40.0, "c": 120.0}
 
@@ -53,14 +84,18 @@ def test_what_is_held_is_never_sold_for_a_limit() -> None:
     # 7,000 are held and stay, 1,500 × 0.? of the 9,000: 2,000 left for 1,000 + 4,000 + 6,000.
     limits = AccountLimits({}, max_exposure=0.3)
     assert allowed(limits, held, B, C) == {"a": 71.0, "b": 7.0, "c": 21.0}
-    assert allowed(AccountLimits({}, max_exposure=0.01), held, B, C) == {"a": 70, "b": 0, "c": 0}
+    tight = AccountLimits({}, max_exposure=0.001)
+    assert allowed(tight, held, B, C) == {"a": 70, "b": 0, "c": 0}
+    assert allowed(tight, held, replace(B, price=0.5)) == {"a": 70, "b": 0}
+    assert allowed(tight, replace(A, held=1.0, wanted=1.0)) == {"a": 1.0}
 
 
 def test_a_sale_is_free_and_of_a_reversal_the_exit() -> None:
     limits = AccountLimits({}, max_exposure=0.01)
     sells = replace(A, held=100.0, wanted=80.0)
     reverses = replace(B, held=100.0, wanted=-40.0)
-    assert allowed(limits, sells, reverses) == {"a": 80.0, "b": 0.0}
+    leaves = replace(C, held=100.0, wanted=0.0)
+    assert allowed(limits, sells, reverses, leaves) == {"a": 80.0, "b": 0.0, "c": 0.0}
 
 
 def test_orders_on_their_way_count_and_are_left_alone() -> None:
@@ -68,6 +103,15 @@ def test_orders_on_their_way_count_and_are_left_alone() -> None:
     limits = AccountLimits({}, max_exposure=0.3)
     # 8,000 are on their way: 1,000 left for 4,000 + 6,000.
     assert allowed(limits, working, B, C) == {"a": 80.0, "b": 4.0, "c": 12.0}
+
+
+def test_shorts_on_their_way_count_as_longs_do() -> None:
+    limits = AccountLimits({}, max_exposure=0.3)
+    # 80 shares short at 100, be they wanted or still held: 1,000 left for 4,000 + 6,000.
+    opening = replace(A, held=-20.0, wanted=-80.0, decided=False)
+    covering = replace(A, held=-80.0, wanted=-20.0, decided=False)
+    assert allowed(limits, opening, B, C) == {"a": -80.0, "b": 4.0, "c": 12.0}
+    assert allowed(limits, covering, B, C) == {"a": -20.0, "b": 4.0, "c": 12.0}
 
 
 shares = st.integers(-500, 500).map(float)
@@ -167,6 +211,16 @@ def test_a_clip_in_the_books_is_what_was_allowed_and_says_why() -> None:
     assert int(verdict.reasons[0, 0]) == Reason.ACCOUNT_CLIP
 
 
+def test_after_a_clip_only_what_is_not_held_yet_is_pending() -> None:
+    before = open_accounts(1, 1, 10_000.0).but(shares=np.array([[20.0]]))
+    submitted = submit(before, np.array([[0.9]]), flat(100.0), free_rules(max_weight=0.5))
+    state, verdict = applied(before, submitted, 30.0, Reason.ACCOUNT_CLIP)
+    assert float(state.pending_shares[0, 0]) == 10.0
+    assert float(verdict.shares[0, 0]) == 30.0
+    # Of what risk said before, nothing is forgotten.
+    assert int(verdict.reasons[0, 0]) == Reason.POSITION_LIMIT | Reason.ACCOUNT_CLIP
+
+
 def test_a_stale_price_keeps_shares_and_orders() -> None:
     before = open_accounts(1, 1, 10_000.0).but(
         shares=np.array([[20.0]]), pending_shares=np.array([[5.0]])
@@ -174,5 +228,6 @@ def test_a_stale_price_keeps_shares_and_orders() -> None:
     submitted = submit(before, np.array([[0.9]]), flat(100.0), free_rules())
     state, verdict = applied(before, submitted, math.nan, Reason.STALE_PRICE)
     assert float(state.pending_shares[0, 0]) == 5.0
+    assert float(verdict.shares[0, 0]) == 25.0
     assert math.isnan(float(verdict.allowed[0, 0]))
     assert int(verdict.reasons[0, 0]) & Reason.STALE_PRICE
