@@ -38,6 +38,8 @@ class Tape:
 
         self.volume += 100.0
         self._say(price)
+        heard = found.feed._ticks._newest
+        found.until("trade", lambda: heard.get("AAPL") == found.at)  # and its time was read
         found.at = begins + timedelta(seconds=5)
 
         def lived() -> bool:
@@ -48,7 +50,7 @@ class Tape:
         found.until(f"part {number}", lived)
 
     def _say(self, price: float) -> None:
-        """Tell a trade and wait until it was heard: then the clock may go on."""
+        """Tell a trade and wait until the day's volume was heard."""
         volume = self.found.feed._ticks._volume
         say(self.found.remote, price, 100.0, self.volume)
         self.found.until("tick", lambda: volume.get("AAPL") == self.volume)
