@@ -72,6 +72,8 @@ def test_agents_trade_on_ticks_and_order_nothing_while_there_are_none(tmp_path: 
             asked = found.remote.tws.count(Request.MARKET_DATA)
             found.remote.do(lambda tws: tws.announce(1101))
             found.until("tickers", lambda: found.remote.tws.count(Request.MARKET_DATA) > asked)
+            heard = found.feed._ticks._slicers.values()
+            found.until("hearing", lambda: all(one.hears for one in heard))
             for minute in (2, 3):  # bars go on, and nobody tells trades
                 found.minute(BEGUN + minute)
                 found.until("minutes", found.subscribed)
