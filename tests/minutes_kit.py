@@ -235,8 +235,8 @@ class Minutes(Calm):
 
     def _rest(self, stop: Event) -> None:
         """Wait until the link has no question on its way: between real minutes there is time."""
-        broker, until = self._broker, time.monotonic() + PATIENCE_SECONDS
-        while broker._doubt or broker._one_at_a_time.locked():
+        asking, until = self._broker._asking, time.monotonic() + PATIENCE_SECONDS
+        while asking.doubt or asking.turn.locked():
             if stop.wait(0.001):
                 return
             if time.monotonic() > until:

@@ -57,7 +57,8 @@ def test_bars_of_the_present_have_a_cut_off_and_those_of_a_replay_none(
     feed: str, late: bool
 ) -> None:
     broker: Any = make_broker("ibkr", {}, feed=feed)
-    assert bool(broker._too_late(ticket(FRIDAY), datetime(2026, 6, 1, tzinfo=UTC))) is late
+    too_late = broker._ordering._too_late
+    assert bool(too_late(ticket(FRIDAY), datetime(2026, 6, 1, tzinfo=UTC))) is late
 
 
 def test_a_late_order_is_not_sent_and_the_next_close_decides(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_question_that_is_given_up_midway_ends_the_connection(tmp_path: Path) 
     with trading_at(tmp_path) as (_, remote, trading):
         remote.do(lambda tws: tws.faults.held.add(Reply.OPEN_ORDER_END))
         with pytest.raises(BrokerUnavailable, match="no answer within"):
-            trading.broker._link.call(trading.broker._look, 0.2)
+            trading.broker._link.call(trading.broker._asking.look, 0.2)
         remote.do(lambda tws: tws.release())  # the late answer ends no other question
         until(trading, lambda: any("no answer about orders" in one for one in events(tmp_path)))
         until(trading, lambda: trading.broker.ready)

@@ -172,8 +172,8 @@ def test_a_sleeve_of_many_days_at_ibkr_remembers_the_newest_and_its_books_agree(
                 trading.close_bar()
                 dispatch = trading.sleeve._dispatch
                 assert dispatch is not None
-                book, sent_on = trading.broker._book, trading.broker._sent_on
-                sizes.append((len(dispatch._tickets), len(book.tickets), len(sent_on)))
+                book = trading.broker._book
+                sizes.append((len(dispatch._tickets), len(book.tickets), len(book.sent_on)))
             trading.caught_up()
         finally:
             trading.close()

@@ -118,6 +118,17 @@ class LateIntents(CrossingLedger):
 class CrossingBroker(IbkrBroker):
     """Crosses a boundary before and after everything the worker asks of IBKR or hears from it."""
 
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        ask = self._asking.ask
+
+        async def crossing(*arguments: Any, **keywords: Any) -> None:
+            HERE.cross("before everything is asked")
+            await ask(*arguments, **keywords)
+            HERE.cross("after everything is answered")
+
+        self._asking.ask = crossing  # type: ignore[method-assign]
+
     def place(self, ticket: Any) -> Any:
         report = super().place(ticket)
         HERE.cross("order placed and confirmed, not noted")
@@ -154,11 +165,6 @@ class CrossingBroker(IbkrBroker):
         HERE.cross("connected, nothing asked")
         await super().came_up(ib)
         HERE.cross("connected, everything asked")
-
-    async def _ask(self, *arguments: Any, **keywords: Any) -> None:
-        HERE.cross("before everything is asked")
-        await super()._ask(*arguments, **keywords)
-        HERE.cross("after everything is answered")
 
 
 class BlindBroker(CrossingBroker):

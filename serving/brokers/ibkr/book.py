@@ -85,6 +85,7 @@ class OrderBook:
     open: dict[str, Seen] = field(default_factory=dict)  # by order_ref, at the newest answer
     afloat: set[str] = field(default_factory=set)  # sent, not yet in any answer
     known: set[str] = field(default_factory=set)  # IBKR had them once
+    sent_on: dict[str, str] = field(default_factory=dict)  # ISO day in the account's zone, by ref
     told: dict[str, Execution] = field(default_factory=dict)  # by base
     foreign: dict[str, float] = field(default_factory=dict)  # shares nobody here bought
     held: dict[tuple[str, str], float] = field(default_factory=dict)  # by agent and symbol, booked
@@ -146,6 +147,7 @@ class OrderBook:
         for order_ref in over:
             self._touched.get(self.tickets.pop(order_ref).agent, set()).discard(order_ref)
             self.known.discard(order_ref)
+            self.sent_on.pop(order_ref, None)
             self._filled.pop(order_ref, None)
             self._reported.pop(order_ref, None)
         if over:

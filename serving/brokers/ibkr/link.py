@@ -39,6 +39,11 @@ class Pace:
     untold: float = 60.0  # from "filled" to the executions of it, at most
     messages_per_second: int = 40  # IBKR takes 50, ib_async holds back past 45
 
+    @property
+    def call(self) -> float:
+        """For all that one call asks."""
+        return 5.0 * self.patience
+
 
 class Owner(Protocol):
     """Who uses the link; all of it is called in the link's thread."""

@@ -1,0 +1,244 @@
+"""Ordering: how an order is sent and cancelled at IBKR, and what became of it.
+
+Owns the rule that nothing is left open: an order that is not confirmed in time is asked for; one
+that is in no answer is cancelled and asked for again before anything else may be sent. Also what
+belongs to one connection alone: refusals by ``orderId``, contracts, how long a fate is unknown.
+Called in the worker's thread; what takes an ``IB`` runs in the link's, in the turn of the
+questions. Knows no sleeve's books, and not which order should be sent.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from ib_async import IB, Contract, Order
+from ib_async.wrapper import RequestError
+
+from core.errors import BrokerError, BrokerUnavailable
+from serving.auction import TooLate
+from serving.brokers.ibkr import wire
+from serving.brokers.ibkr.asking import Asking
+from serving.brokers.ibkr.desk import Desk
+from serving.brokers.ibkr.link import Link
+from serving.brokers.port import WORKING, Report, Ticket
+
+CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
+UNTOLD = (
+    "{}: IBKR calls it filled and tells no execution of it; it filled on a day whose executions "
+    "IBKR no longer tells. Compare with the statement, then begin a new session"
+)
+
+
+class Ordering:
+    """The orders of one client of a gateway."""
+
+    def __init__(
+        self, link: Link, desk: Desk, asking: Asking, client_id: int, too_late: TooLate
+    ) -> None:
+        self._link, self._desk, self._asking = link, desk, asking
+        self._book, self._lock = desk.book, desk.lock
+        self._client_id = client_id
+        self._too_late = too_late
+        self._refusals: dict[int, str] = {}  # by orderId of this connection
+        self._contracts: dict[str, Contract] = {}  # by symbol
+        self._waits: dict[str, float] = {}  # since when a fate is unknown on this link, by ref
+
+    # -- the link, in its thread
+
+    def came_up(self) -> None:
+        self._contracts.clear()
+        self._refusals.clear()
+
+    def went_down(self) -> None:
+        with self._lock:
+            self._waits.clear()
+
+    def refused(self, order_id: int, words: str) -> None:
+        """Keep what was said against an order; its fate is asked for."""
+        self._refusals[order_id] = words
+
+    # -- an order is sent
+
+    def place(self, ticket: Ticket) -> Report:
+        """Send an order and wait until IBKR has it; known ones are not sent again.
+
+        Raises ``BrokerUnavailable`` when it is not known whether the order arrived.
+        """
+        ref = ticket.order_ref
+        with self._lock:
+            self._book.add(ticket)
+            if ref in self._book.known or ref in self._book.afloat:
+                return self._book.note(self._book.report(ref))
+        if not self._desk.ready.is_set():
+            raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
+        if reason := self._too_late(ticket, self._desk.now()):
+            self._desk.tell("order too late", f"{ref}: {reason}")
+            return Report(ref, "cancelled", 0.0, 0.0, "")
+        with self._lock:
+            self._book.sent_on[ref] = self._desk.day()
+        self._link.call(lambda ib: self._place(ib, ticket), self._link.pace.call)
+        with self._lock:
+            self._require_told(ref)
+            return self._book.note(self._book.report(ref))
+
+    async def _place(self, ib: IB, ticket: Ticket) -> None:
+        ref = ticket.order_ref
+        async with self._asking.turn:
+            contract = await self._contract(ib, ticket.symbol)
+            order = wire.order_of(ticket, self._desk.account, ib.client.getReqId())
+            await self._link.paced()
+            if not self._desk.ready.is_set():  # IBKR was lost while others asked
+                raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
+            with self._lock:
+                self._book.afloat.add(ref)
+            trade = ib.placeOrder(contract, order)
+
+            def confirmed() -> bool:  # a status may come before the order is shown, or a fill
+                perm_id = trade.order.permId or trade.orderStatus.permId
+                return trade.orderStatus.status in CONFIRMED and bool(perm_id)
+
+            await self._until(
+                lambda: confirmed() or order.orderId in self._refusals or self._knows(ref)
+            )
+            await self._asking.ask(ib)
+            refusal = self._refusals.get(order.orderId, "")
+            if not self._knows(ref):
+                await self._asking.ask(ib, completed_too=True)
+            if not self._knows(ref):  # it must not come to life later
+                await self._link.paced()
+                ib.cancelOrder(order)
+                await self._until(lambda: order.orderId in self._refusals)
+                await self._asking.ask(ib)
+            with self._lock:
+                over = ref not in self._book.open and ref not in self._book.lost
+                gone = over and not self._book.filled(ref)
+                self._book.known.add(ref)
+        if gone:
+            self._desk.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
+
+    def _knows(self, order_ref: str) -> bool:
+        with self._lock:
+            return order_ref in self._book.known
+
+    async def _contract(self, ib: IB, symbol: str) -> Contract:
+        if symbol not in self._contracts:
+            await self._link.paced()
+            try:
+                found = await self._link.within(ib.qualifyContractsAsync(wire.stock(symbol)))
+            except RequestError:
+                found = []
+            contract = found[0] if found else None
+            if not isinstance(contract, Contract) or not contract.conId:
+                raise BrokerError(f"{symbol}: IBKR knows no US stock or ETF of that name")
+            self._contracts[symbol] = contract
+        return self._contracts[symbol]
+
+    # -- an order is cancelled
+
+    def cancel(self, order_ref: str) -> Report:
+        """Cancel what still works of an order; raises ``BrokerUnavailable`` until that is sure."""
+        with self._lock:
+            seen = self._book.open.get(order_ref)
+            if order_ref not in self._book.tickets:
+                raise BrokerError(f"{order_ref}: no such order of ours")
+            known = self._book.report(order_ref)
+        if not self._desk.ready.is_set():
+            raise BrokerUnavailable(f"{order_ref}: not cancelled, there is no link to IBKR")
+        if known.status not in WORKING:
+            return known
+        if seen and seen.client_id != self._client_id:
+            raise BrokerUnavailable(
+                f"{order_ref}: placed by client {seen.client_id}, which alone may cancel it; set "
+                f"IB_CLIENT_ID={seen.client_id} or cancel it in TWS"
+            )
+        self._link.call(lambda ib: self._cancel(ib, order_ref), self._link.pace.call)
+        with self._lock:
+            self._require_told(order_ref)
+            report = self._book.note(self._book.report(order_ref))
+        if report.status in WORKING:
+            raise BrokerUnavailable(f"{order_ref}: IBKR did not confirm the cancel; still working")
+        return report
+
+    async def _cancel(self, ib: IB, order_ref: str) -> None:
+        async with self._asking.turn:
+            await self._asking.ask(ib)
+            seen = self._book.open.get(order_ref)
+            if seen is None:
+                return
+            order_id = seen.order_id
+            order = Order(orderId=order_id, clientId=seen.client_id, permId=seen.perm_id)
+            self._refusals.pop(order_id, None)
+            await self._link.paced()
+            ib.cancelOrder(order)
+            await self._until(lambda: order_id in self._refusals)
+            await self._asking.ask(ib)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, looking after every word of IBKR, as long as patience lasts."""
+        deadline = asyncio.get_running_loop().time() + self._link.pace.patience
+        while not condition() and self._desk.ready.is_set():
+            self._desk.changed.clear()
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(self._desk.changed.wait(), left)
+            except TimeoutError:
+                return
+
+    # -- what became of it
+
+    def fate(self, ticket: Ticket) -> Report | None:
+        """Return what became of an order that may have been sent; None: it never arrived."""
+        ref = ticket.order_ref
+        with self._lock:
+            self._book.add(ticket)
+        if not self._desk.ready.is_set():
+            raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
+        self._asking.wait()
+        with self._lock:
+            self._require_told(ref)
+            if ref in self._book.known or self._book.filled(ref):
+                report = self._book.report(ref)
+                if self._book.ended_unseen(report):
+                    text = f"{ref}: found cancelled; by whom was not told"
+                    self._desk.events.append(("order refused", text))
+                return self._book.note(report)
+            beyond = self._book.suspected.get(ticket.symbol, 0.0)
+            forgotten = self._book.sent_on.get(ref) != self._desk.day()
+        if forgotten and 0.0 < beyond * ticket.shares <= ticket.shares * ticket.shares:
+            raise BrokerError(
+                f"{ref}: IBKR has no word of it, but the account holds {beyond:+,.0f} "
+                f"{ticket.symbol} that no sleeve holds; it may have filled on a day whose "
+                "executions IBKR no longer tells. Compare with the statement, then begin a new "
+                "session"
+            )
+        return None
+
+    def _require_told(self, order_ref: str) -> None:
+        """An order that is called filled is not cancelled: its executions come later."""
+        if order_ref not in self._book.open and self._book.untold(order_ref):
+            raise BrokerUnavailable(f"{order_ref}: IBKR calls it filled, its fill is not told yet")
+
+    def lost(self, agent: str) -> str:
+        """Say which order of a sleeve met a fate that can no longer be known; empty: none."""
+        if "" in self._lost(agent):  # mostly a fill that lay between two of the answers
+            self._link.call(self._asking.look, self._link.pace.call)
+        if "" in self._lost(agent):  # a cancelled one is among the completed
+            self._asking.wait()
+        if "" in (found := self._lost(agent)):
+            raise BrokerUnavailable("what became of an order is not sure yet")
+        return "; ".join(found)
+
+    def _lost(self, agent: str) -> list[str]:
+        """Return of each order of unknown fate why it is lost; "" while that is not sure."""
+        with self._lock:
+            tickets, lost = self._book.tickets, self._book.lost
+            self._waits = {ref: since for ref, since in self._waits.items() if ref in lost}
+            mine = [(ref, why) for ref, why in lost.items() if tickets[ref].agent == agent]
+            return [why or self._given_up(ref) for ref, why in mine]
+
+    def _given_up(self, order_ref: str) -> str:
+        """Return that an order is called filled, and its executions are not told any more."""
+        now = time.monotonic()
+        waited = now - self._waits.setdefault(order_ref, now)
+        late = waited >= self._link.pace.untold and self._book.untold(order_ref)
+        return UNTOLD.format(order_ref) if late else ""
