@@ -59,9 +59,11 @@ class Asking:
 
         Completed orders are many at the end of a day, and tell only that IBKR had an order which
         neither works nor filled: they are asked for where that is in doubt. Without IBKR the
-        gateway answers too, by what it knew: that decides nothing.
+        gateway answers too, by what it knew: that decides nothing, also where IBKR is back before
+        the last answer.
         """
         self.doubt = False
+        era = self._link.era
         for _ in range(3):
             await self._link.paced()
         try:
@@ -74,7 +76,7 @@ class Asking:
         except (TimeoutError, asyncio.CancelledError):
             self._link.unanswered("orders, executions and positions")
             raise
-        if self._link.cut_off:
+        if self._link.cut_off or self._link.era != era:
             raise BrokerUnavailable("the gateway has lost IBKR; its answers may be old")
         fills = wire.with_fees(fills, ib.fills())
         answer = wire.answer_of(

@@ -83,6 +83,7 @@ class Link:
         self._told_at: float | None = None
         self._reason = ""
         self.cut_off = False  # connected to a gateway that has lost IBKR
+        self.era = 0  # changes whenever it loses IBKR and when IBKR is back
         self._tasks: set[asyncio.Task[Any]] = set()  # that end with the connection
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
 
@@ -240,6 +241,7 @@ class Link:
     def _error(self, ib: IB, order_id: int, code: int, text: str) -> None:
         if code in CUT_OFF:
             self.cut_off = True
+            self.era += 1
             self._owner.went_down()
             self._reason = f"{code}: {text}"
             self._tell_down()
@@ -252,13 +254,16 @@ class Link:
 
     async def _restored(self, ib: IB, code: int) -> None:
         self.cut_off, self._reason = False, ""
+        self.era += 1
+        era = self.era
         try:
             await self._owner.came_up(ib)
         except BrokerUnavailable:
-            if not self.cut_off:
+            if self.era == era:
                 raise
         if self.cut_off:  # lost again meanwhile: what was answered may be old
             self._owner.went_down()
+        if self.era != era:  # whoever came back since asks again
             return
         self._told_at = None
         self._owner.tell("link up", f"IBKR is back ({code})")

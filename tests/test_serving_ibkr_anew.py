@@ -1,0 +1,64 @@
+"""What was true of one link and is not of the next: answers, a cancel on its way, a log-in."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from fake_tws import Exchange, FakeTws, Remote, Reply, Request, Stock, in_thread
+from ibkr_kit import FAST, SYMBOL
+
+from core.errors import BrokerUnavailable
+from serving.brokers.ibkr import Access, IbkrBroker
+
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+# Nothing heals by being asked for again, and nobody loses patience.
+ALONE = replace(FAST, patience=60.0, heartbeat=600.0, look=600.0)
+DEADLINE_SECONDS = 60.0  # only ever spent by a run that fails
+
+
+@contextmanager
+def gateway() -> Iterator[tuple[Remote, IbkrBroker]]:
+    """A gateway, and a broker that has not begun yet."""
+    with in_thread(FakeTws(Exchange(lambda: NOON, (Stock(1, SYMBOL),)))) as remote:
+        broker = IbkrBroker(Access(port=remote.port, client_id=7), ALONE, lambda: NOON)
+        try:
+            yield remote, broker
+        finally:
+            broker.close()
+
+
+def until(broker: IbkrBroker, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        broker.wait_for_news(0.02)
+
+
+def test_answers_that_ibkr_was_away_for_decide_nothing_though_it_is_back_before_the_last() -> None:
+    with gateway() as (remote, broker):
+        broker.begin()
+        asked = remote.tws.count(Request.COMPLETED_ORDERS)
+        said: list[str] = []
+
+        def asking() -> None:
+            try:
+                broker.ask()
+            except BrokerUnavailable as problem:
+                said.append(str(problem))
+
+        remote.do(lambda tws: tws.faults.held.add(Reply.COMPLETED_ORDERS_END))
+        thread = threading.Thread(target=asking)
+        thread.start()
+        remote.received(Request.COMPLETED_ORDERS, asked + 1)  # open orders are answered
+        remote.do(lambda tws: tws.announce(1100))
+        until(broker, lambda: broker._link.cut_off)
+        remote.do(lambda tws: tws.announce(1102))
+        until(broker, lambda: not broker._link.cut_off)
+        remote.do(lambda tws: tws.release())
+        thread.join(DEADLINE_SECONDS)
+        assert said == ["the gateway has lost IBKR; its answers may be old"]
+        until(broker, lambda: broker.ready)
+        broker.ask()
