@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fake_tws import Exchange, FakeTws, Remote, Reply, Request, Stock, in_thread
+from fake_tws import Exchange, FakeTws, Point, Remote, Reply, Request, Stock, Ticket, in_thread
 from ibkr_kit import FAST, SYMBOL
 
 from core.errors import BrokerUnavailable
@@ -62,3 +62,22 @@ def test_answers_that_ibkr_was_away_for_decide_nothing_though_it_is_back_before_
         assert said == ["the gateway has lost IBKR; its answers may be old"]
         until(broker, lambda: broker.ready)
         broker.ask()
+
+
+def test_an_order_left_over_is_cancelled_though_the_link_broke_before_the_cancel_arrived() -> None:
+    with gateway() as (remote, broker):
+        ref = "ratchet-1-one-20260227T210000-entry-1"
+        order = Ticket(1, SYMBOL, "BUY", 50.0, "LMT", limit_price=1.0, tif="GTC", order_ref=ref)
+        remote.do(lambda tws: tws.exchange.place(7, order))
+        (left,) = remote.tws.exchange.open_orders()
+        broker.abandon({str(left.perm_id): ref})
+        remote.do(lambda tws: tws.faults.drop_at(Point.CANCEL_ARRIVED))
+        broker.begin()
+        told: list[str] = []
+
+        def gone() -> bool:
+            told.extend(kind for kind, _ in broker.news().events)
+            return broker.ready and not remote.do(lambda tws: tws.exchange.open_orders())
+
+        until(broker, gone)
+        assert told.count("order left over") == 1

@@ -1,7 +1,8 @@
 """Leftovers: orders of sessions that are over, which may still work at IBKR.
 
-Owns which they are, and that they are cancelled at the next link: nobody minds them any more, and
-they could open a position. Knows nothing of the orders of the session that trades.
+Owns which they are, and that they are cancelled: nobody minds them any more, and they could open a
+position. At every link at which they still work, since a cancel may be lost on its way. Knows
+nothing of the orders of the session that trades.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ class Leftovers:
         self._link, self._desk = link, desk
         self._client_id = client_id
         self._over: dict[str, str] = {}  # order_ref by permId
+        self._named: set[str] = set()  # those a person was told of, by permId
 
     def abandon(self, orders: Mapping[str, str]) -> None:
         """Take note of them, before the link is there."""
@@ -29,8 +31,8 @@ class Leftovers:
     async def end(self, ib: IB) -> None:
         """Cancel those among the open orders, which have just been asked for."""
         for trade in ib.openTrades():
-            order = trade.order
-            if self._over.get(str(order.permId)) != order.orderRef:
+            order, perm_id = trade.order, str(trade.order.permId)
+            if self._over.get(perm_id) != order.orderRef:
                 continue
             if order.clientId == self._client_id:
                 await self._link.paced()
@@ -38,5 +40,6 @@ class Leftovers:
                 done = "cancelled: its session is over, and its shares are nobody's here"
             else:
                 done = f"its session is over; only client {order.clientId} may cancel it, or TWS"
-            self._desk.tell("order left over", f"{order.orderRef}: {done}")
-        self._over.clear()
+            if perm_id not in self._named:
+                self._named.add(perm_id)
+                self._desk.tell("order left over", f"{order.orderRef}: {done}")
