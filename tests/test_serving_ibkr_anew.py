@@ -6,9 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
-from fake_tws import Exchange, FakeTws, Point, Remote, Reply, Request, Stock, Ticket, in_thread
-from ibkr_kit import FAST, SYMBOL
+from fake_tws import (
+    Exchange,
+    FakeTws,
+    Once,
+    Point,
+    Remote,
+    Reply,
+    Request,
+    Stock,
+    Ticket,
+    in_thread,
+)
+from ibkr_kit import FAST, SYMBOL, Trading, events, market
 
 from core.errors import BrokerUnavailable
 from serving.brokers.ibkr import Access, IbkrBroker
@@ -81,3 +93,20 @@ def test_an_order_left_over_is_cancelled_though_the_link_broke_before_the_cancel
 
         until(broker, gone)
         assert told.count("order left over") == 1
+
+
+def test_a_contract_that_ibkr_does_not_tell_for_the_moment_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    with market(tmp_path) as found:
+        assert found.remote is not None
+        trading = Trading(tmp_path, found.remote.port, found.frame, pace=ALONE)
+        try:
+            found.remote.do(lambda tws: tws.faults.once(Once.BUSY))
+            trading.close_bar()
+            trading.hear()
+            assert len(trading.broker.open_orders()) == 1
+        finally:
+            trading.close()
+        said = events(tmp_path)
+    assert any(one.startswith("order waits") and "322: Error processing" in one for one in said)

@@ -38,6 +38,7 @@ class Once(Enum):
     IGNORE_CANCEL = auto()
     FILL_ON_CANCEL = auto()  # the fill crosses the cancel on its way
     PACING = auto()  # 162
+    BUSY = auto()  # 322: contract details are refused, for now
     PARTIAL = auto()  # an auction takes a few shares only
     CORRECT = auto()  # a fill is corrected as soon as it was told
     BY_HAND = auto()  # a person cancels a new order in TWS
@@ -61,6 +62,7 @@ PARTIAL_SHARES = 10.0
 CORRECTION = 0.05  # USD
 WARNING_TEXT = "Order Message: your order was held until the opening."
 PRESET_TEXT = "Order TIF was set to DAY based on order preset."
+BUSY_TEXT = "Error processing request."
 PACING_TEXT = (
     "Historical Market Data Service error message:Historical data request pacing violation"
 )

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from fake_tws import replies
 from fake_tws.connection import Bars, Connection
-from fake_tws.faults import PACING_TEXT, PRESET_TEXT, SYSTEM_TEXTS, Once, Point
+from fake_tws.faults import BUSY_TEXT, PACING_TEXT, PRESET_TEXT, SYSTEM_TEXTS, Once, Point
 from fake_tws.orders import (
     Order,
 )
@@ -240,6 +240,9 @@ def pnl(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
 def contract_details(tws: "FakeTws", connection: Connection, fields: Fields) -> None:
     fields.skip(1)
     request_id, contract = fields.whole(), read_contract(fields)
+    if tws.faults.takes(Once.BUSY):
+        tws.refuse(connection, request_id, 322, BUSY_TEXT)
+        return
     symbol = _symbol(tws, contract)
     if symbol is None:
         text = "No security definition has been found for the request"

@@ -23,6 +23,7 @@ from serving.brokers.ibkr.link import Link
 from serving.brokers.port import WORKING, Report, Ticket
 
 CONFIRMED = {"PreSubmitted", "Submitted", "Filled"}
+NO_SUCH_STOCK = 200
 UNTOLD = (
     "{}: IBKR calls it filled and tells no execution of it; it filled on a day whose executions "
     "IBKR no longer tells. Compare with the statement, then begin a new session"
@@ -125,7 +126,9 @@ class Ordering:
             await self._link.paced()
             try:
                 found = await self._link.within(ib.qualifyContractsAsync(wire.stock(symbol)))
-            except RequestError:
+            except RequestError as error:
+                if error.code != NO_SUCH_STOCK:  # it may be told in a moment
+                    raise
                 found = []
             contract = found[0] if found else None
             if not isinstance(contract, Contract) or not contract.conId:
