@@ -135,6 +135,7 @@ class IbkrFeed:
         """Yield complete bars as they come, those that were missed first, until stopped."""
         seen = dict(after)
         while not stop.is_set():
+            self._require_link_to_come()
             self._tend(seen)
             with self._changed:
                 known = {instrument: self._known[instrument] for instrument in seen}
@@ -215,12 +216,7 @@ class IbkrFeed:
     async def _take_up(self, ib: IB) -> None:
         """Fill what was missed of everything known, and subscribe anew."""
         for instrument in list(self._known):
-            problem = ""
-            try:
-                await self._take(ib, instrument)
-            except DataError as error:
-                problem = str(error)
-            self._tell_of_history(instrument, problem)
+            await self._refill(ib, instrument)
 
     def went_down(self) -> None:
         self._linked.clear()
@@ -267,8 +263,7 @@ class IbkrFeed:
         deadline = self._link.pace.connect + self._link.pace.patience
         while not self._linked.wait(0.05) and deadline > 0.0:
             deadline -= 0.05
-            if self._link.refused:
-                raise NotAllowed(str(self._link.refused))
+            self._require_link_to_come()
         try:
             return self._link.call(lambda ib: self._take(ib, instrument), self._tempo.history)
         except BrokerUnavailable as error:
@@ -277,6 +272,14 @@ class IbkrFeed:
                 f"{self._access.host}:{self._access.port} ({error}); start it, log in, or set "
                 "IB_HOST and IB_PORT"
             ) from error
+
+    def _require_link_to_come(self) -> None:
+        if self._link.refused:
+            raise NotAllowed(str(self._link.refused))
+        if self._link.died:
+            raise SourceUnavailable(
+                "the link to IBKR for bars ended by an error of its own, told above; start again"
+            )
 
     async def _take(self, ib: IB, instrument: Instrument) -> pd.DataFrame:
         """Ask for the history since the newest known bar, and keep it up to date."""
@@ -295,14 +298,14 @@ class IbkrFeed:
                 bars = await questions.bars(contract, reach, None, keep=True)
                 if not bars:  # the library ignores updates of an empty list
                     bars.append(BarData(date=EPOCH))
-                bars.updateEvent += lambda bars, _: self._updated(instrument, bars)
+                bars.updateEvent += lambda bars, _: self._updated(ib, instrument, bars)
                 self._kept[instrument] = ib, bars
-                self._updated(instrument, bars)
+                self._updated(ib, instrument, bars)
             if instrument.decide:
                 self._ticks.keep(ib, contract, instrument, self._begun(instrument))
             return self._known[instrument]
 
-    def _updated(self, instrument: Instrument, bars: Sequence[BarData]) -> None:
+    def _updated(self, ib: IB, instrument: Instrument, bars: Sequence[BarData]) -> None:
         """Take what is complete of a subscription; the first bar of a day from history."""
         with self._changed:
             newest = self._known[instrument].index[-1] if len(self._known[instrument]) else EPOCH
@@ -315,8 +318,8 @@ class IbkrFeed:
         first = min(told, default=now)
         asked = self._asked[instrument]
         if told and newest != EPOCH and newest.date() != first.date() != asked.date():
-            self._asked[instrument] = now
-            self._link.schedule(lambda: self._refill(instrument))
+            self._asked[instrument] = now  # a new day: history shows a split by the days before
+            self._link.schedule(lambda: self._refill(ib, instrument))
         elif told:
             fresh = frame_of(told, instrument.interval)
             self._learn(instrument, fresh, now, len(fresh) - 1)
@@ -330,10 +333,14 @@ class IbkrFeed:
             newest = self._known[instrument].index[-1].to_pydatetime()
         return next(iter(bars_after(frame.iloc[-1:], instrument, newest)), None)
 
-    async def _refill(self, instrument: Instrument) -> None:
-        """A new day: ask for history, which shows a split by what it makes of the days before."""
-        ib = self._kept[instrument][0]
-        await self._take(ib, instrument)
+    async def _refill(self, ib: IB, instrument: Instrument) -> None:
+        """Ask for history; where there is none, say so."""
+        problem = ""
+        try:
+            await self._take(ib, instrument)
+        except DataError as error:
+            problem = str(error)
+        self._tell_of_history(instrument, problem)
 
     def _learn(
         self, instrument: Instrument, found: pd.DataFrame, now: datetime, followed: int = 0
@@ -371,7 +378,7 @@ class IbkrFeed:
         for instrument in instruments:
             daily = instrument.interval not in KEPT
             if not daily and (kept := self._kept.get(instrument)):
-                self._updated(instrument, kept[1])
+                self._updated(kept[0], instrument, kept[1])
             settle = self._tempo.settle_daily if daily else self._tempo.settle
             newest = self._known[instrument].index[-1].to_pydatetime()
             due = now - timedelta(seconds=settle + (0.0 if daily else self._tempo.late))

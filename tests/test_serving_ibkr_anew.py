@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from fake_tws import (
     Exchange,
     FakeTws,
@@ -20,10 +21,12 @@ from fake_tws import (
     Ticket,
     in_thread,
 )
+from fake_tws.replies import managed_accounts
 from ibkr_kit import FAST, SYMBOL, Trading, events, market
 
-from core.errors import BrokerUnavailable
+from core.errors import BrokerError, BrokerUnavailable, NotAllowed
 from serving.brokers.ibkr import Access, IbkrBroker
+from serving.brokers.ibkr.access import named
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 # Nothing heals by being asked for again, and nobody loses patience.
@@ -110,3 +113,38 @@ def test_a_contract_that_ibkr_does_not_tell_for_the_moment_is_asked_for_again(
             trading.close()
         said = events(tmp_path)
     assert any(one.startswith("order waits") and "322: Error processing" in one for one in said)
+
+
+def test_another_account_that_is_logged_in_under_a_live_link_is_not_traded() -> None:
+    with gateway() as (remote, broker):
+        broker.begin(account=named("DU1234567"))
+
+        def log_in(tws: FakeTws) -> None:
+            (connection,) = tws.connections
+            connection.send(managed_accounts(("DU7654321",)))
+            tws.announce(1102)
+
+        remote.do(log_in)
+        with pytest.raises(NotAllowed, match="the session trades DU"):
+            until(broker, lambda: bool(broker.news()) and False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("place", ["taken up", "looked at"])
+def test_an_error_nobody_foresaw_ends_the_worker_and_leaves_no_dumb_link(place: str) -> None:
+    with gateway() as (_, broker):
+
+        async def ask(*_: object, **__: object) -> None:
+            raise LookupError("of our own making")
+
+        if place == "looked at":
+            broker.begin()
+        broker._asking.ask = ask  # type: ignore[method-assign]
+        if place == "looked at":
+            broker._link._loop.call_soon_threadsafe(broker.look, None)
+        else:
+            broker._link.start()
+        with pytest.raises(BrokerError, match="ended by an error of its own"):
+            until(broker, lambda: bool(broker.news()) and False)
+        with pytest.raises(BrokerUnavailable, match="no link"):
+            broker.ask()

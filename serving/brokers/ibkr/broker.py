@@ -15,7 +15,7 @@ from ib_async import IB, Fill
 
 from core.accounts import State
 from core.bars import Bar
-from core.errors import NotAllowed
+from core.errors import BrokerError, NotAllowed
 from core.risk import Rules
 from serving import booking
 from serving.auction import TooLate, never
@@ -66,15 +66,20 @@ class IbkrBroker:
         pace = self._link.pace
         deadline = time.monotonic() + pace.connect + pace.patience
         while not self._desk.ready.wait(LOOK_SECONDS) and time.monotonic() < deadline:
-            self._require_allowed()
-        self._require_allowed()
+            self._require_link_to_come()
+        self._require_link_to_come()
 
     def abandon(self, orders: Mapping[str, str]) -> None:
         self._leftovers.abandon(orders)
 
-    def _require_allowed(self) -> None:
+    def _require_link_to_come(self) -> None:
         if self._link.refused:
             raise NotAllowed(str(self._link.refused))
+        if self._link.died:
+            raise BrokerError(
+                "the link to IBKR ended by an error of its own, told above; it comes up with a new "
+                "start, which asks IBKR for everything"
+            )
 
     def close(self) -> None:
         self._link.close()
@@ -188,8 +193,11 @@ class IbkrBroker:
         self._wake = filled
 
     def news(self) -> News:
-        """Return what is new; ``NotAllowed`` once the link may never be made again."""
-        self._require_allowed()
+        """Return what is new; ``NotAllowed`` once the link may never be made again.
+
+        ``BrokerError`` once it never will be, by an error of its own.
+        """
+        self._require_link_to_come()
         self._desk.said.clear()
         with self._lock:
             events, self._desk.events = tuple(self._desk.events), []

@@ -86,6 +86,13 @@ class Link:
         self.era = 0  # changes whenever it loses IBKR and when IBKR is back
         self._tasks: set[asyncio.Task[Any]] = set()  # that end with the connection
         self.refused: NotAllowed | None = None  # why no attempt will ever be made again
+        self._unforeseen: BaseException | None = None  # what a task ended with, not caught there
+
+    @property
+    def died(self) -> bool:
+        """Whether the thread ended by an error that nothing here expects: no link ever again."""
+        begun = self._thread.ident is not None and not self._thread.is_alive()
+        return begun and not self._closing and self.refused is None
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -153,7 +160,13 @@ class Link:
         """Run something in the loop; an error in it breaks the connection."""
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._unforeseen = error
+            self._break(f"{type(error).__name__}: {error}")
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -164,9 +177,11 @@ class Link:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         silence()  # told in our own words
-        self._loop.run_until_complete(self._live())
-        self._loop.run_until_complete(_ended(asyncio.all_tasks(self._loop)))
-        self._loop.close()
+        try:
+            self._loop.run_until_complete(self._live())
+        finally:  # whatever ended it, nobody may wait for it
+            self._loop.run_until_complete(_ended(asyncio.all_tasks(self._loop)))
+            self._loop.close()
 
     async def _live(self) -> None:
         while not self._closing and self.refused is None:
@@ -176,6 +191,8 @@ class Link:
             try:
                 await asyncio.wait_for(self._connect(ib), self.pace.connect)
                 await self._beat(ib)
+                if self._unforeseen:
+                    raise self._unforeseen
             except NotAllowed as error:
                 self.refused, self._reason = error, str(error)
             except (OSError, TimeoutError, RequestError, BrokerError) as error:
