@@ -110,8 +110,8 @@ class Worker:
 
     def stop(self, reason: str = "asked to") -> None:
         """Finish the bar at hand and end; safe from any thread and from a signal handler."""
-        self._stopping.set()
         self._queue.put(Stop(reason))
+        self._stopping.set()  # after it: the feed's end that follows would close the session
 
     def kill(self, by: str) -> None:
         """Press the kill switch; safe in a signal handler."""

@@ -250,6 +250,25 @@ def test_between_two_bars_the_agents_are_looked_after_too(
     assert life.feed.stop.is_set()  # or a feed that waits for bars would go on
 
 
+def test_a_feed_that_ends_because_the_worker_is_stopped_closes_no_session(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waking(Event):
+        """The feed hears of it first, whatever the threads' luck."""
+
+        def set(self) -> None:
+            super().set()
+            worker._feeding.join(60.0)
+
+    monkeypatch.setattr("serving.worker.Event", Waking)
+    life.acts = {1: lambda: (Thread(target=worker.stop).start(), life.feed.stop.wait(60.0))}
+    worker = life.worker()
+    assert not worker.run().finished
+    assert life.told()[-1] == ("stopped", "asked to")
+    life.acts = {}
+    assert life.run().session == 1  # it goes on where it was
+
+
 @pytest.mark.parametrize("ends", ["closed", "stopped"])
 def test_what_a_broker_told_last_is_in_the_ledger_before_the_end(life: Life, ends: str) -> None:
     far = life.broker = Far()
