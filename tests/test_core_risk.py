@@ -115,6 +115,28 @@ def test_what_is_held_counts_before_what_is_asked() -> None:
     assert verdict.allowed[0].tolist() == pytest.approx([HOLD, 0.2], nan_ok=True)
 
 
+def test_weight_one_is_the_fraction_of_equity_that_may_be_used() -> None:
+    # Half of 10,000 at 100 is 50 shares; 0.6 of them is 30.
+    verdict = assess(FLAT, weight(0.6), flat(100.0), free_rules(fraction=0.5))
+    assert (verdict.unit[0, 0], verdict.shares[0, 0]) == (50.0, 30.0)
+    assert verdict.allowed[0, 0] == 0.6
+
+
+def test_an_account_without_equity_is_allowed_nothing_and_that_is_a_number() -> None:
+    broke = FLAT.but(equity=np.array([0.0]), halted=np.array([True]))
+    verdict = assess(broke, weight(0.8), flat(100.0), free_rules())
+    assert (verdict.unit[0, 0], verdict.allowed[0, 0]) == (0.0, 0.0)
+
+
+def test_the_bits_in_a_ledger_keep_their_meaning() -> None:
+    bits = {reason.name: int(reason) for reason in Reason}
+    assert bits == {
+        "SHORT_DENIED": 1, "VOLATILITY_SIZED": 2, "POSITION_LIMIT": 4, "EXPOSURE_LIMIT": 8,
+        "LEVERAGE_LIMIT": 16, "DRAWDOWN_REDUCED": 32, "COOLDOWN": 64, "NO_TRADE_BAND": 128,
+        "HALTED": 256, "ACCOUNT_CLIP": 512, "STALE_PRICE": 1024,
+    }  # fmt: skip
+
+
 def test_every_reason_has_words() -> None:
     everything = sum(Reason)
     assert len(describe(everything)) == len(Reason)
