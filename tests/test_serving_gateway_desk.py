@@ -342,8 +342,8 @@ def test_requests_are_answered_to_the_process_that_was_started_and_to_the_owner(
 
 def test_when_trading_ends_the_agents_end_and_one_that_is_silent_at_once(seat: Seat) -> None:
     told = 'trap "echo ended >> $RATCHET_HOME/ended; exit" TERM; '
-    looks = 'echo "$RATCHET_AGENT_TOKEN" >> "$RATCHET_HOME/$0"; while :; do sleep 0.02; done'
-    one = seat(told + looks)
+    stays = WAITS.replace("exec sleep 300", "for _ in $(seq 3000); do sleep 0.02; done")
+    one = seat(told + stays)
     one.begin("solo", "pair")
     one.readied()  # and pair never says that it is
     until(lambda: bool(one.tokens("pair")))
