@@ -76,6 +76,7 @@ def test_every_channel_is_tried_and_those_that_failed_are_named_without_their_se
         everything = str(failed.value) + received["message"] + repr(both) + str(heard.words)
         for secret in ("s3cretword", "token-abcdef", "key-0123456789"):
             assert secret not in everything
+    assert not [one for one in logging.getLogger("apprise").handlers if one.level]  # none is left
     assert both.names == ("json://****", "json://****")
     assert repr(both) == "Channels(json://****, json://****)"
 
