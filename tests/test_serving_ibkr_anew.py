@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from fake_tws import (
@@ -148,3 +149,15 @@ def test_an_error_nobody_foresaw_ends_the_worker_and_leaves_no_dumb_link(place: 
             until(broker, lambda: bool(broker.news()) and False)
         with pytest.raises(BrokerUnavailable, match="no link"):
             broker.ask()
+
+
+def test_what_another_thread_schedules_is_done_in_the_links() -> None:
+    with gateway() as (_, broker):
+        broker.begin()
+        done: Queue[str] = Queue()
+
+        async def work() -> None:
+            done.put(threading.current_thread().name)
+
+        broker._link.schedule(work)
+        assert done.get(timeout=DEADLINE_SECONDS) == "ibkr"

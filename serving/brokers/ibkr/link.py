@@ -157,7 +157,11 @@ class Link:
         self._sent.append(now)
 
     def schedule(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run something in the loop; an error in it breaks the connection."""
+        """Run something in the loop, from any thread; an error in it breaks the connection."""
+        if threading.current_thread() is not self._thread:
+            with contextlib.suppress(RuntimeError):  # the thread has ended, and its loop with it
+                self._loop.call_soon_threadsafe(self.schedule, work)
+            return
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._done)
