@@ -28,6 +28,8 @@ from ibkr_kit import FAST, SYMBOL, Trading, events, market
 from core.errors import BrokerError, BrokerUnavailable, NotAllowed
 from serving.brokers.ibkr import Access, IbkrBroker
 from serving.brokers.ibkr.access import named
+from serving.brokers.port import Report
+from serving.brokers.port import Ticket as Order
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 # Nothing heals by being asked for again, and nobody loses patience.
@@ -161,3 +163,37 @@ def test_what_another_thread_schedules_is_done_in_the_links() -> None:
 
         broker._link.schedule(work)
         assert done.get(timeout=DEADLINE_SECONDS) == "ibkr"
+
+
+def test_an_order_that_waits_for_its_turn_past_the_cut_off_is_not_sent() -> None:
+    late = threading.Event()
+
+    def too_late(ticket: object, now: datetime) -> str:
+        return "it is too late" if late.is_set() else ""
+
+    with in_thread(FakeTws(Exchange(lambda: NOON, (Stock(1, SYMBOL),)))) as remote:
+        broker = IbkrBroker(Access(port=remote.port, client_id=7), ALONE, lambda: NOON, too_late)
+        try:
+            broker.begin()
+            broker.news()
+            remote.do(lambda tws: tws.faults.held.add(Reply.CONTRACT_DETAILS_END))
+            reports: list[Report] = []
+            thread = threading.Thread(target=lambda: reports.append(broker.place(ordered())))
+            thread.start()
+            remote.received(Request.CONTRACT_DETAILS)
+            late.set()
+            remote.do(lambda tws: tws.release())
+            thread.join(DEADLINE_SECONDS)
+            (report,) = reports
+            assert (report.status, report.filled) == ("cancelled", 0.0)
+            assert [kind for kind, _ in broker.news().events] == ["order too late"]
+            assert remote.tws.count(Request.PLACE_ORDER) == 0
+        finally:
+            broker.close()
+
+
+def ordered() -> Order:
+    return Order(
+        session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",
+        model_version="1", kind="market",
+    )  # fmt: skip

@@ -72,17 +72,18 @@ class Ordering:
                 return self._book.note(self._book.report(ref))
         if not self._desk.ready.is_set():
             raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
-        if reason := self._too_late(ticket, self._desk.now()):
-            self._desk.tell("order too late", f"{ref}: {reason}")
-            return Report(ref, "cancelled", 0.0, 0.0, "")
         with self._lock:
             self._book.sent_on[ref] = self._desk.day()
-        self._link.call(lambda ib: self._place(ib, ticket), self._link.pace.call)
+        late = self._link.call(lambda ib: self._place(ib, ticket), self._link.pace.call)
+        if late:
+            self._desk.tell("order too late", f"{ref}: {late}")
+            return Report(ref, "cancelled", 0.0, 0.0, "")
         with self._lock:
             self._require_told(ref)
             return self._book.note(self._book.report(ref))
 
-    async def _place(self, ib: IB, ticket: Ticket) -> None:
+    async def _place(self, ib: IB, ticket: Ticket) -> str:
+        """Return why it is too late to send the order, or nothing where it was sent."""
         ref = ticket.order_ref
         async with self._asking.turn:
             contract = await self._contract(ib, ticket.symbol)
@@ -90,6 +91,8 @@ class Ordering:
             await self._link.paced()
             if not self._desk.ready.is_set():  # IBKR was lost while others asked
                 raise BrokerUnavailable(f"{ref}: not sent, there is no link to IBKR")
+            if late := self._too_late(ticket, self._desk.now()):
+                return late
             with self._lock:
                 self._book.afloat.add(ref)
             trade = ib.placeOrder(contract, order)
@@ -116,6 +119,7 @@ class Ordering:
                 self._book.known.add(ref)
         if gone:
             self._desk.tell("order refused", f"{ref}: {refusal or 'never confirmed, cancelled'}")
+        return ""
 
     def _knows(self, order_ref: str) -> bool:
         with self._lock:
