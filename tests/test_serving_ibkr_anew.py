@@ -192,6 +192,28 @@ def test_an_order_that_waits_for_its_turn_past_the_cut_off_is_not_sent() -> None
             broker.close()
 
 
+def test_an_order_that_may_have_filled_unseen_is_not_called_cancelled() -> None:
+    """It fills on a day that is told no more: two answers decide, and until then nobody knows."""
+    with gateway() as (remote, broker):
+        broker.begin()
+        ticket = ordered()
+        assert broker.place(ticket).status == "submitted"
+
+        def fill_unseen(tws: FakeTws) -> None:
+            (order,) = tws.exchange.open_orders()
+            tws.exchange.cancel_perm_id(order.perm_id)
+            tws.exchange.orders.clear()
+            tws.exchange.give(SYMBOL, ticket.shares, 100.0)
+
+        remote.do(fill_unseen)
+        with pytest.raises(BrokerError):  # not sure yet, unless it was looked at meanwhile
+            broker.fate(ticket)
+        with pytest.raises(BrokerError):
+            broker.cancel(ticket.order_ref)
+        with pytest.raises(BrokerError, match="now IBKR has no word of it"):
+            broker.fate(ticket)
+
+
 def ordered() -> Order:
     return Order(
         session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",

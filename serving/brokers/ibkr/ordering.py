@@ -79,7 +79,7 @@ class Ordering:
             self._desk.tell("order too late", f"{ref}: {late}")
             return Report(ref, "cancelled", 0.0, 0.0, "")
         with self._lock:
-            self._require_told(ref)
+            self._require_sure(ref)
             return self._book.note(self._book.report(ref))
 
     async def _place(self, ib: IB, ticket: Ticket) -> str:
@@ -152,6 +152,8 @@ class Ordering:
         if not self._desk.ready.is_set():
             raise BrokerUnavailable(f"{order_ref}: not cancelled, there is no link to IBKR")
         if known.status not in WORKING:
+            with self._lock:
+                self._require_sure(order_ref)
             return known
         if seen and seen.client_id != self._client_id:
             raise BrokerUnavailable(
@@ -160,7 +162,7 @@ class Ordering:
             )
         self._link.call(lambda ib: self._cancel(ib, order_ref), self._link.pace.call)
         with self._lock:
-            self._require_told(order_ref)
+            self._require_sure(order_ref)
             report = self._book.note(self._book.report(order_ref))
         if report.status in WORKING:
             raise BrokerUnavailable(f"{order_ref}: IBKR did not confirm the cancel; still working")
@@ -202,7 +204,7 @@ class Ordering:
             raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
         self._asking.wait()
         with self._lock:
-            self._require_told(ref)
+            self._require_sure(ref)
             if ref in self._book.known or self._book.filled(ref):
                 report = self._book.report(ref)
                 if self._book.ended_unseen(report):
@@ -220,10 +222,14 @@ class Ordering:
             )
         return None
 
-    def _require_told(self, order_ref: str) -> None:
-        """An order that is called filled is not cancelled: its executions come later."""
+    def _require_sure(self, order_ref: str) -> None:
+        """An order that may have filled is not cancelled: another would double it."""
         if order_ref not in self._book.open and self._book.untold(order_ref):
             raise BrokerUnavailable(f"{order_ref}: IBKR calls it filled, its fill is not told yet")
+        if why := self._book.lost.get(order_ref):
+            raise BrokerError(why)
+        if order_ref in self._book.lost:
+            raise BrokerUnavailable(f"{order_ref}: what became of it is not sure yet")
 
     def lost(self, agent: str) -> str:
         """Say which order of a sleeve met a fate that can no longer be known; empty: none."""
