@@ -136,19 +136,27 @@ def sending(played: Played) -> tuple[Sender, list[tuple[str, str, str]]]:
         (2, [[0, 1], [1]], ("failed", "number 0", "{1: 'away'}")),
     ],
 )
-def test_a_channel_that_failed_is_tried_once_more_and_the_others_are_not(
+def test_a_channel_that_failed_is_tried_once_more_after_a_pause_and_the_others_are_not(
     monkeypatch: pytest.MonkeyPatch,
     failures: int,
     tried: list[list[int]],
     outcome: tuple[str, str, str],
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    paused: list[float] = []
+
+    class Pausing(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            paused.append(timeout or 0.0)
+            return True
+
+    monkeypatch.setattr(module, "Event", Pausing)
     played = Played(failures)
     sender, outcomes = sending(played)
     sender.send(alert())
     sender.close(60.0)
     assert [channels for _, channels in played.tried] == tried
     assert outcomes == [outcome]
+    assert paused == [5.0] * (len(tried) - 1)
 
 
 def test_at_the_end_what_waits_is_sent_without_another_pause(

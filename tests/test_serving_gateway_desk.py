@@ -1,5 +1,7 @@
 """The gateway's desk by itself: what it says, whom it waits for, what it makes of processes."""
 
+import os
+import signal as signals
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import serving_kit as world
+from core_kit import flat
 
+from core.accounts import open_accounts
 from core.bars import BAR_COLUMNS
 from core.errors import ExecutionError, SpecMismatch
 from core.home import Home
+from features.account import account_features
 from serving import gateway
 from serving.agent import Answer
 from serving.bus import Hub, Line, ask_gateway
@@ -27,6 +33,7 @@ from serving.timer import Tick
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 TUESDAY, WEDNESDAY = MONDAY + timedelta(days=1), MONDAY + timedelta(days=2)
 AAPL = Instrument("bundled", "AAPL", "1d")
+DAILY = SimpleNamespace(interval="1d", anchor=2, look_back_rows=0)
 UNHURRIED = Limits(answer=60.0, hang=10.0, start=0.0)
 # An agent's process says which token it was started with, and nothing more.
 WAITS = 'echo "$RATCHET_AGENT_TOKEN" >> "$RATCHET_HOME/$0"; exec sleep 300'
@@ -56,6 +63,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
+def history(days: int = 0, forgotten: datetime | None = None) -> History:
+    """Return so many bars up to Monday."""
+    index = pd.date_range(end=MONDAY, periods=days, name="time", unit="ns")
+    bars = pd.DataFrame([[1.0] * len(BAR_COLUMNS)] * days, index, list(BAR_COLUMNS))
+    return History(AAPL, bars, forgotten=forgotten)
+
+
 @dataclass
 class Seated:
     """A desk whose agents the test plays; their processes are real."""
@@ -67,12 +81,14 @@ class Seated:
     notes: list[tuple[str, str, str]] = field(default_factory=list)
     steered: list[tuple[str, bool, str]] = field(default_factory=list)
 
-    def take(self, agent: str, interval: str = "1d") -> Any:
-        spec = SimpleNamespace(interval=interval, anchor=0, look_back_rows=0)
+    def take(
+        self, agent: str, spec: Any = DAILY, signal: History | None = None,
+        traded: History | None = None,
+    ) -> Any:  # fmt: skip
         bundle: Any = SimpleNamespace(spec=spec, sha256="b")
-        history = History(AAPL, pd.DataFrame([], columns=list(BAR_COLUMNS)))
+        signal = signal or history()
         vix = lambda: pd.Series([20.0], index=[pd.Timestamp(MONDAY)])  # noqa: E731
-        return self.desk.trader(agent, "1", bundle, history, history, vix)
+        return self.desk.trader(agent, "1", bundle, signal, traded or signal, vix)
 
     def begin(self, *agents: str) -> None:
         traders = {agent: self.take(agent) for agent in agents}
@@ -230,9 +246,12 @@ def test_an_agent_that_is_silent_is_waited_for_once_until_it_has_caught_up(seat:
     token = one.readied()
     assert one.desk.ask(asked(MONDAY), 2).problem == "no signal within 0.05 s"
     assert one.desk.ready == frozenset()
+    waited, serve = [], one.hub.serve
+    one.hub.serve = lambda seconds, reply: (waited.append(seconds), serve(seconds, reply))[1]  # type: ignore[method-assign]
     answer = one.desk.ask(asked(TUESDAY), 2)
     assert answer.problem == "no signal since an earlier bar"
     assert np.isnan(answer.weight)
+    assert waited == [0.0]
     one.notes.clear()
     one.line.signal(signal(token, MONDAY))
     until(lambda: one.desk.tend() or bool(one.notes))  # type: ignore[func-returns-value]
@@ -320,6 +339,29 @@ def test_an_agent_whose_process_is_gone_is_not_waited_for(seat: Seat) -> None:
     assert one.desk.ask(asked(MONDAY), 2).problem == "the agent's process is not there"
 
 
+def test_an_agent_that_dies_while_it_is_asked_is_waited_for_no_longer(seat: Seat) -> None:
+    one = seat()
+    one.begin("solo")
+    one.readied()
+
+    def dies() -> None:
+        while one.heard(one.line.feedback)["kind"] != "ask":
+            pass
+        os.kill(one.desk.processes["solo"], signals.SIGKILL)
+
+    dying = Thread(target=dies)
+    dying.start()
+    assert one.desk.ask(asked(MONDAY), 2).problem == "the agent's process is not there"
+    dying.join()
+
+
+def test_an_agent_has_all_the_time_it_is_given(seat: Seat, clock: Clock) -> None:
+    one = seat(limits=Limits(answer=0.5, start=0.0))
+    one.begin("solo")
+    one.line.signal(signal(one.readied(), MONDAY))
+    assert one.desk.ask(asked(MONDAY), 2).problem == ""
+
+
 def test_requests_are_answered_to_the_process_that_was_started_and_to_the_owner(
     seat: Seat,
 ) -> None:
@@ -381,14 +423,37 @@ def test_bars_ticks_and_what_became_of_a_decision_are_published(seat: Seat) -> N
         }  # fmt: skip
 
 
-def test_a_version_of_another_interval_is_refused_and_none_decides_before_a_bar(
-    seat: Seat,
-) -> None:
+def test_a_version_that_cannot_decide_here_is_refused(seat: Seat) -> None:
     one = seat()
     with pytest.raises(SpecMismatch, match=r"solo version 1 decides on 1h bars, .*gives it 1d"):
-        one.take("solo", interval="1h")
+        one.take("solo", SimpleNamespace(interval="1h"))
+    whole, short = history(2), history(2, forgotten=MONDAY - timedelta(days=9))
+    for signal, traded in ((whole, short), (short, whole)):
+        with pytest.raises(SpecMismatch, match="2 sessions before"):
+            one.take("solo", signal=signal, traded=traded)
     with pytest.raises(ExecutionError, match="solo: asked to decide before any bar"):
         one.take("solo").decide(None, None)
+
+
+def test_a_decision_is_asked_of_the_newest_bar_and_of_the_books_after_it(seat: Seat) -> None:
+    one = seat()
+    one.begin("solo")
+    token = one.readied()
+    spec = world.spec_of(world.params())
+    trader = one.take("solo", spec, traded=history(1))
+    state, bar = open_accounts(1, 1, 10_000.0), flat(100.0)
+    account = account_features(state, bar).astype("<f4")[0]
+    observation = np.concatenate([np.zeros(len(spec.columns)), account]).astype("<f4").tobytes()
+    answer = Answer(observation, "", 0.5, 0.5, 0.5, (), "")
+    one.line.signal(Signal("solo", token, MONDAY, "1", "b", answer).encode())
+    found = trader.decide(state, bar)
+    assert (found.weight, found.problem) == (0.5, "")
+    assert found.observation == observation
+    while (asked := one.heard(one.line.feedback))["kind"] != "ask":
+        pass
+    assert asked["bar_time"] == "2026-03-02T00:00:00+00:00"
+    assert (asked["version"], asked["bundle_sha256"]) == ("1", "b")
+    assert asked["account"] == account.tolist()
 
 
 def test_the_bus_is_where_the_environment_says(

@@ -80,6 +80,14 @@ def test_the_version_that_decides_is_a_number_or_left_as_it_was() -> None:
         assert value(meters, "model_version", agent="aapl") == 12.0
 
 
+def test_a_row_that_is_no_number_changes_none() -> None:
+    meters = Meters(["aapl"])
+    before = [family.samples for family in meters.registry.collect() if "ratchet" in family.name]
+    meters.see(rows.SessionEvent(session=1, kind="agent died", pid=1, detail=""))
+    after = [family.samples for family in meters.registry.collect() if "ratchet" in family.name]
+    assert after == before
+
+
 @pytest.mark.parametrize(
     ("kind", "stalls", "refused"),
     [
