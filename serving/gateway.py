@@ -218,7 +218,7 @@ class Gateway:
         now = time.monotonic()
         for member in self._members.values():
             hung = member.silent_since is not None and now - member.silent_since > self._limits.hang
-            if hung and member.process is not None:
+            if hung and member.process is not None and self._runs(member):
                 self._note(member.name, "agent hangs", f"silent for {self._limits.hang:g} s; ended")
                 member.process.kill()
                 member.process.wait()

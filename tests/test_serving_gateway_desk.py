@@ -332,6 +332,25 @@ def test_an_agent_that_is_silent_too_long_is_ended_and_started_anew(
     assert one.desk.ready == {"solo"}
 
 
+def test_an_agent_that_hangs_again_is_ended_and_said_to_once_before_it_is_started_anew(
+    seat: Seat, clock: Clock
+) -> None:
+    one = seat(limits=Limits(answer=0.0, hang=10.0, start=0.0))
+    one.begin("solo")
+    for start in (1, 2):
+        one.readied(start=start)
+        one.desk.ask(asked(MONDAY + start * timedelta(days=1)), 2)
+        clock.seconds += 10.5
+        one.desk.tend()
+    clock.seconds += 0.5  # the second pause is a second
+    one.desk.tend()
+    assert [kind for _, kind, _ in one.notes] == ["agent hangs", "agent died"]
+    clock.seconds += 0.5
+    one.desk.tend()
+    assert len(one.notes) == 2
+    until(lambda: len(one.tokens()) == 3)
+
+
 def test_an_agent_whose_process_is_gone_is_not_waited_for(seat: Seat) -> None:
     one = seat(DIES)
     one.begin("solo")
