@@ -413,7 +413,9 @@ def test_when_trading_ends_the_agents_end_and_one_that_is_silent_at_once(seat: S
     assert (one.home.root / "ended").read_text() == "ended\n"
     assert one.desk.processes == {}
     assert not (one.home.root / "gateway.json").exists()
-    one.desk.end()
+    (one.home.root / "gateway.json").write_text("of the next gateway")
+    one.desk.end()  # once more, and nothing more comes of it
+    assert (one.home.root / "gateway.json").exists()
 
 
 def test_bars_ticks_and_what_became_of_a_decision_are_published(seat: Seat) -> None:
