@@ -41,6 +41,7 @@ from serving.timer import Tick
 COMMAND = (sys.executable, "-m", "serving.agent_process")
 SLICE_SECONDS = 0.05  # between two looks whether the process asked still lives
 LONGEST_PAUSE = 60.0  # seconds between two restarts of an agent that keeps dying
+PARTING_SECONDS = 5.0  # for an agent that was told to end
 REFUSED_AT_MOST = 10  # signals of one agent noted between two questions to it
 
 
@@ -245,7 +246,7 @@ class Gateway:
         for member in self._members.values():
             if member.process is not None:
                 try:
-                    member.process.wait(timeout=5.0)
+                    member.process.wait(timeout=PARTING_SECONDS)
                 except subprocess.TimeoutExpired:
                     member.process.kill()
                     member.process.wait()

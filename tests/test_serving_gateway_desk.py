@@ -37,6 +37,7 @@ DAILY = SimpleNamespace(interval="1d", anchor=2, look_back_rows=0)
 UNHURRIED = Limits(answer=60.0, hang=10.0, start=0.0)
 # An agent's process says which token it was started with, and nothing more.
 WAITS = 'echo "$RATCHET_AGENT_TOKEN" >> "$RATCHET_HOME/$0"; exec sleep 300'
+STAYS = WAITS.replace("exec sleep 300", "for _ in $(seq 3000); do sleep 0.02; done")
 DIES = 'echo "$RATCHET_AGENT_TOKEN" >> "$RATCHET_HOME/$0"; echo "no model"; exit 3'
 
 
@@ -402,20 +403,30 @@ def test_requests_are_answered_to_the_process_that_was_started_and_to_the_owner(
 
 
 def test_when_trading_ends_the_agents_end_and_one_that_is_silent_at_once(seat: Seat) -> None:
-    told = 'trap "echo ended >> $RATCHET_HOME/ended; exit" TERM; '
-    stays = WAITS.replace("exec sleep 300", "for _ in $(seq 3000); do sleep 0.02; done")
-    one = seat(told + stays)
+    told = 'trap "echo $0 >> $RATCHET_HOME/ended; exit" TERM; '
+    one = seat(told + STAYS)
     one.begin("solo", "pair")
     one.readied()  # and pair never says that it is
     until(lambda: bool(one.tokens("pair")))
     assert (one.home.root / "gateway.json").exists()
     one.desk.end()
-    assert (one.home.root / "ended").read_text() == "ended\n"
+    assert (one.home.root / "ended").read_text() == "solo\n"
     assert one.desk.processes == {}
     assert not (one.home.root / "gateway.json").exists()
     (one.home.root / "gateway.json").write_text("of the next gateway")
     one.desk.end()  # once more, and nothing more comes of it
     assert (one.home.root / "gateway.json").exists()
+
+
+def test_an_agent_that_does_not_end_when_it_is_told_to_is_ended(
+    seat: Seat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "PARTING_SECONDS", 0.05)
+    one = seat('trap "" TERM; ' + STAYS)
+    one.begin("solo")
+    one.readied()
+    one.desk.end()
+    assert one.desk.processes == {}
 
 
 def test_bars_ticks_and_what_became_of_a_decision_are_published(seat: Seat) -> None:

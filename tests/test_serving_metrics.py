@@ -1,5 +1,6 @@
 """What the worker's numbers say of each row and event, by hand."""
 
+import socket
 import urllib.request
 from datetime import UTC, datetime
 from threading import enumerate as threads
@@ -171,8 +172,10 @@ def test_the_page_shows_the_numbers_and_the_process_until_it_is_closed() -> None
     assert serving
     assert not [one for one in serving if one.is_alive()]
     port = int(page.address.rpartition(":")[2].partition("/")[0])
-    again = Page(meters, port)  # it is free again
-    again.close()
+    with socket.socket() as again:  # it is free again
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
 
 
 @pytest.mark.parametrize(
