@@ -183,6 +183,8 @@ def test_trading_begins_once_every_agent_is_ready(seat: Seat) -> None:
         agent.join()
     assert one.desk.ready == {"solo", "pair"}
     assert one.notes == []
+    for pid in one.desk.processes.values():  # a Ctrl-C is the worker's, which ends its agents
+        assert os.getsid(pid) == pid
 
 
 def test_an_agent_that_is_gone_before_trading_began_is_not_waited_for(seat: Seat) -> None:

@@ -19,10 +19,11 @@ from core.home import Home
 from serving import status, switch
 from serving.alerts import KILLED
 from serving.brokers.paper import PaperBroker
-from serving.brokers.port import News
+from serving.brokers.port import News, Report, Ticket
 from serving.deciding import LocalDesk
 from serving.feeds import ReplayFeed
 from serving.history import FeedBar, Instrument
+from serving.lease import Holder, LeaseFolder, lease_path
 from serving.ledger import Ledger, LedgerReader, rows
 from serving.metrics import Meters
 from serving.results import SessionResult
@@ -351,6 +352,68 @@ def test_a_worker_that_was_replaced_writes_nothing_more_into_the_ledger(life: Li
         life.run()
     assert life.told() == [("started", "")]
     assert life.watch.noticed == [("failed", "Fenced: epoch 2 has begun")]
+
+
+def replaced(life: Life) -> None:
+    """Let another gateway take the lease."""
+    other = Holder("gateway", "elsewhere", 7, "/another/home")
+    folder = LeaseFolder(lease_path(life.home, life.environment))
+    assert folder.claim(other, 60.0, gone=lambda _: True)
+
+
+def test_no_order_leaves_a_worker_that_was_replaced(life: Life) -> None:
+    placed: list[str] = []
+
+    class Counting(PaperBroker):
+        def place(self, ticket: Ticket) -> Report:
+            placed.append(ticket.order_ref)
+            return super().place(ticket)
+
+    life.broker = Counting()
+    life.run()
+    assert placed
+    placed.clear()
+    life.acts = {0: lambda: replaced(life)}
+    with pytest.raises(Fenced, match="elsewhere holds the lease"):
+        life.run(fresh=True)
+    assert placed == []
+
+
+def test_a_worker_that_was_replaced_while_its_agents_began_does_not_begin(life: Life) -> None:
+    class Slow(Desk):
+        def begin(self, traders: Mapping[str, Any], note: Any, steer: Any) -> None:
+            replaced(life)
+
+    streamed: list[int] = []
+    life.desk, life.acts = Slow(), {0: lambda: streamed.append(1)}
+    with pytest.raises(Fenced, match="elsewhere holds the lease"):
+        life.run()
+    assert streamed == []
+
+
+def test_what_still_holds_after_a_restart_is_an_open_alert_again(life: Life) -> None:
+    def stops() -> None:
+        switch.press(life.home, "an operator", "a test", datetime(2026, 3, 2, tzinfo=UTC))
+        until(lambda: bool(life.rows(rows.RiskEvent, kind=KILLED)))
+        os.kill(os.getpid(), signal.SIGTERM)
+        life.feed.stop.wait(60.0)
+
+    life.acts = {1: stops}
+    life.run()
+    life.acts = {}
+    assert life.run().session == 1
+    assert [one.event for one in life.watch.open.newest_first()] == ["kill_switch"]
+
+
+def test_a_signal_has_the_settings_read_again(life: Life) -> None:
+    asked: list[int] = []
+
+    def reloads() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: bool(asked))
+
+    life.acts, life.bars = {0: reloads}, 0
+    assert life.run(settings=lambda: asked.append(1) or world.params()).finished  # type: ignore[func-returns-value]
 
 
 def test_an_end_that_cannot_be_recorded_hides_no_error(life: Life) -> None:
