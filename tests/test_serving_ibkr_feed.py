@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from fake_tws import Bar, Exchange, FakeTws, Remote, Request, Stock, in_thread
+from fake_tws import Bar, Exchange, FakeTws, Once, Remote, Request, Stock, in_thread
 from fake_tws.orders import ZONE
 from ibkr_kit import FAST
 
@@ -301,6 +301,32 @@ def test_a_gateway_that_is_not_there_is_named(world: World) -> None:
     world.feed._link.pace = replace(FAST, connect=0.1, patience=0.1)
     with pytest.raises(SourceUnavailable, match="AAPL: no bars from TWS or IB Gateway at 127"):
         world.feed.begin([MINUTES])
+
+
+def test_history_that_is_refused_while_nobody_waits_for_it_is_named(world: World) -> None:
+    world.history("1m", "2026-03-02")
+    world.feed.begin([MINUTES])
+    world.remote.do(lambda tws: tws.faults.once(Once.PACING))
+    world.feed._link.call(lambda ib: world.feed._refill(ib, MINUTES), PATIENCE_SECONDS)
+    (event,) = [one for one in world.feed.events() if one[0] == "feed stale"]
+    assert "pacing violation" in event[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_nobody_foresaw_in_the_links_thread_ends_the_stream(world: World) -> None:
+    world.history("1m", "2026-03-02")
+    after = {MINUTES: world.feed.begin([MINUTES])}
+
+    async def take(*_: object) -> pd.DataFrame:
+        raise LookupError("of our own making")
+
+    world.feed._take = take  # type: ignore[method-assign]
+    world.remote.do(lambda tws: tws.drop())  # the next connection takes everything up
+    ending = threading.Timer(6 * PATIENCE_SECONDS, world.stop.set)  # where it goes on for ever
+    ending.start()
+    with pytest.raises(SourceUnavailable, match="ended by an error of its own"):
+        list(world.feed.stream(after, world.stop))
+    ending.cancel()
 
 
 def test_every_intraday_interval_can_be_kept_up_to_date() -> None:
