@@ -214,6 +214,32 @@ def test_an_order_that_may_have_filled_unseen_is_not_called_cancelled() -> None:
             broker.fate(ticket)
 
 
+def test_a_symbol_that_ibkr_does_not_know_is_an_error_and_none_while_ibkr_is_away() -> None:
+    unknown = replace(ordered(), symbol="ZZZZ")
+    with gateway() as (remote, broker):
+        broker.begin()
+        with pytest.raises(BrokerError, match="ZZZZ: IBKR knows no US stock") as found:
+            broker.place(unknown)
+        assert found.type is BrokerError  # stops the sleeve
+        asked = remote.tws.count(Request.CONTRACT_DETAILS)
+        said: list[type[BaseException]] = []
+
+        def placing() -> None:
+            try:
+                broker.place(unknown)
+            except BrokerError as problem:
+                said.append(type(problem))
+
+        remote.do(lambda tws: tws.faults.held.add(Reply.ERROR))
+        thread = threading.Thread(target=placing)
+        thread.start()
+        remote.received(Request.CONTRACT_DETAILS, asked + 1)
+        remote.do(lambda tws: tws.announce(1100))
+        remote.do(lambda tws: tws.release(newest_first=True))
+        thread.join(DEADLINE_SECONDS)
+        assert said == [BrokerUnavailable]
+
+
 def ordered() -> Order:
     return Order(
         session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",

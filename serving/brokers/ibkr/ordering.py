@@ -136,6 +136,8 @@ class Ordering:
                 found = []
             contract = found[0] if found else None
             if not isinstance(contract, Contract) or not contract.conId:
+                if not self._desk.ready.is_set():
+                    raise BrokerUnavailable(f"{symbol}: IBKR was lost while it was asked for")
                 raise BrokerError(f"{symbol}: IBKR knows no US stock or ETF of that name")
             self._contracts[symbol] = contract
         return self._contracts[symbol]
