@@ -4,7 +4,7 @@ import os
 import signal as signals
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -118,14 +118,14 @@ class Seated:
             assert message is not None, "waited in vain"
         return message
 
-    def readied(self, start: int = 1) -> str:
-        """Have the agent solo's newest process say that it is ready; return its token.
+    def readied(self, start: int = 1, agent: str = "solo") -> str:
+        """Have the newest process of an agent say that it is ready; return its token.
 
         What was noted before is forgotten.
         """
-        until(lambda: len(self.tokens()) == start)
-        token = self.tokens()[-1]
-        assert self.request(kind="ready", agent="solo", token=token) == {"ready": True}
+        until(lambda: len(self.tokens(agent)) == start)
+        token = self.tokens(agent)[-1]
+        assert self.request(kind="ready", agent=agent, token=token) == {"ready": True}
         self.notes.clear()
         return token
 
@@ -226,12 +226,13 @@ def test_what_is_no_answer_to_the_question_is_refused_and_said_why(seat: Seat) -
         signal(token, TUESDAY).replace(b"solo", b"nobody"),
         signal(token, TUESDAY).replace(b'"version":"1"', b'"version":"2"'),
         b"nonsense of nobody",
+        b'{"agent": "pair", "weight": 1.0}',
         signal(token, TUESDAY, weight=0.75),
         signal(token, TUESDAY, weight=0.25),
     ):
         one.line.signal(message)
     assert one.desk.ask(asked(TUESDAY), 2).weight == 0.75
-    until(lambda: one.desk.tend() or len(one.notes) == 6)  # type: ignore[func-returns-value]
+    until(lambda: one.desk.tend() or len(one.notes) == 7)  # type: ignore[func-returns-value]
     forged = "not signed by the process that was started for this agent"
     assert one.notes == [
         ("solo", "signal refused", "for 2026-03-02T00:00:00+00:00, which nobody asked for"),
@@ -239,6 +240,12 @@ def test_what_is_no_answer_to_the_question_is_refused_and_said_why(seat: Seat) -
         ("solo", "signal refused", forged),
         ("pair", "signal refused", forged),
         ("solo", "signal refused", "decided by version 2, asked was 1"),
+        (
+            "pair",
+            "signal refused",
+            "no signal: KeyError: 'observation'; it begins "
+            """'{"agent": "pair", "weight": 1.0}'""",
+        ),
         ("solo", "signal refused", "doubled for 2026-03-03T00:00:00+00:00"),
     ]
 
@@ -375,6 +382,20 @@ def test_an_agent_that_dies_while_it_is_asked_is_waited_for_no_longer(seat: Seat
     dying.start()
     assert one.desk.ask(asked(MONDAY), 2).problem == "the agent's process is not there"
     dying.join()
+
+
+def test_one_agent_never_answers_for_another(seat: Seat) -> None:
+    one = seat(limits=Limits(answer=0.2, hang=1e6, start=0.0))
+    one.begin("solo", "pair")
+    token = one.readied()
+    one.readied(agent="pair")
+    os.kill(one.desk.processes["solo"], signals.SIGKILL)
+    until(lambda: "solo" not in one.desk.processes)
+    assert one.desk.ask(asked(MONDAY), 2).problem == "the agent's process is not there"
+    one.line.signal(signal(token, MONDAY))  # it had been on its way
+    found = one.desk.ask(replace(asked(MONDAY), agent="pair"), 2)
+    assert found.problem == "no signal within 0.2 s"
+    assert np.isnan(found.weight)
 
 
 def test_an_agent_has_all_the_time_it_is_given(seat: Seat, clock: Clock) -> None:
