@@ -31,6 +31,8 @@ CASES = {
     "position limit of a short": (
         free_rules(max_weight=0.4, allow_short=True), FLAT, -1.0, -0.4, Reason.POSITION_LIMIT),
     "exposure limit": (free_rules(max_exposure=0.4), FLAT, 1.0, 0.4, Reason.EXPOSURE_LIMIT),
+    "of two limits alike, the first": (
+        free_rules(max_exposure=0.4, max_leverage=0.4), FLAT, 1.0, 0.4, Reason.EXPOSURE_LIMIT),
     "leverage limit": (
         free_rules(max_weight=3.0, max_exposure=3.0, max_leverage=2.0), FLAT, 2.5, 2.0,
         Reason.LEVERAGE_LIMIT),

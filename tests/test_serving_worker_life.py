@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
+from threading import enumerate as threads
 from typing import Any
 
 import pytest
@@ -222,6 +223,7 @@ def test_while_nothing_comes_the_worker_looks_after_everything(
 ) -> None:
     monkeypatch.setattr("serving.worker.WAIT_SECONDS", 0.005)
     monkeypatch.setattr("serving.status_writer.STATUS_SECONDS", 0.0)
+    life.environment = {"RATCHET_LEASE_SECONDS": "0.5"}
     far = life.broker = Far()
 
     def idles() -> None:
@@ -231,6 +233,10 @@ def test_while_nothing_comes_the_worker_looks_after_everything(
         before = looks()
         until(lambda: all(now > was + 2 for now, was in zip(looks(), before, strict=True)))
         until(lambda: status.read(life.home).phase == "waiting")
+        folder = LeaseFolder(lease_path(life.home, life.environment))
+        term = folder.newest()
+        assert term is not None
+        until(lambda: folder.newest() != term)  # it is renewed
         switch.press(life.home, "an operator", "a test", datetime(2026, 3, 2, tzinfo=UTC))
         until(lambda: bool(life.rows(rows.RiskEvent, kind=KILLED)))
 
@@ -293,6 +299,27 @@ def test_what_a_broker_told_last_is_in_the_ledger_before_the_end(life: Life, end
     assert isinstance(again.broker, Far)
     # A session that goes on keeps to its account; a new one has none yet.
     assert again.broker.said[1] == ("begin " if ends == "closed" else "begin DU1")
+
+
+def test_a_worker_waits_for_its_threads_before_it_closes_what_they_use(life: Life) -> None:
+    happened: list[str] = []
+
+    class Slow(Acting):
+        def close(self) -> None:
+            happened.append("closed")
+
+    def ends() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        life.feed.stop.wait(60.0)
+        Event().wait(0.2)  # it takes its time, and is waited for however long that is
+        happened.append("ended")
+
+    before = set(threads())
+    life.worker()
+    life.feed = Slow(1, {1: ends})
+    Worker(life.home, world.params(), ["solo"], life.feed, shelf=life.shelf, environment={}).run()
+    assert happened == ["ended", "closed"]
+    assert not [one.name for one in set(threads()) - before if one.is_alive()]
 
 
 def test_a_worker_that_stays_goes_on_after_the_feed_until_it_is_stopped(life: Life) -> None:
