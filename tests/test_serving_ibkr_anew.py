@@ -31,6 +31,7 @@ from serving.brokers.ibkr.access import named
 from serving.brokers.port import Report
 from serving.brokers.port import Ticket as Order
 
+SENDING = (Request.PLACE_ORDER, Request.CANCEL_ORDER)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 # Nothing heals by being asked for again, and nobody loses patience.
 ALONE = replace(FAST, patience=60.0, heartbeat=600.0, look=600.0)
@@ -238,6 +239,36 @@ def test_a_symbol_that_ibkr_does_not_know_is_an_error_and_none_while_ibkr_is_awa
         remote.do(lambda tws: tws.release(newest_first=True))
         thread.join(DEADLINE_SECONDS)
         assert said == [BrokerUnavailable]
+
+
+def test_an_order_that_ibkrs_absence_overtook_is_taken_back_before_it_is_sent_again() -> None:
+    """The gateway may have kept it, and send it on later."""
+    with gateway() as (remote, broker):
+        broker.begin()
+        ticket = ordered()
+        remote.do(lambda tws: tws.faults.unanswered.add(Request.PLACE_ORDER))
+        said: list[str] = []
+
+        def placing() -> None:
+            try:
+                broker.place(ticket)
+            except BrokerUnavailable as problem:
+                said.append(str(problem))
+
+        thread = threading.Thread(target=placing)
+        thread.start()
+        remote.received(Request.PLACE_ORDER)
+        remote.do(lambda tws: tws.announce(1100))
+        thread.join(DEADLINE_SECONDS)
+        assert said == ["the gateway has lost IBKR; its answers may be old"]
+        remote.do(lambda tws: tws.announce(1102))
+        until(broker, lambda: broker.ready)
+        remote.do(lambda tws: tws.faults.unanswered.clear())
+        assert broker.fate(ticket) is None
+        assert broker.fate(ticket) is None  # it is taken back once
+        assert broker.place(ticket).status == "submitted"
+        orders = [kind for _, kind in remote.tws.seen if kind in SENDING]
+        assert orders == [Request.PLACE_ORDER, Request.CANCEL_ORDER, Request.PLACE_ORDER]
 
 
 def ordered() -> Order:

@@ -94,7 +94,7 @@ class IbkrBroker:
     async def came_up(self, ib: IB) -> None:
         self._desk.account = self._access.agrees_with(ib.managedAccounts())
         self._bind(named(self._desk.account))
-        self._ordering.came_up()
+        self._ordering.came_up(ib)
         await self._asking.everything(ib)
         await self._leftovers.end(ib)
         self._desk.ready.set()

@@ -2,7 +2,8 @@
 
 Owns the rule that nothing is left open: an order that is not confirmed in time is asked for; one
 that is in no answer is cancelled and asked for again before anything else may be sent. Also what
-belongs to one connection alone: refusals by ``orderId``, contracts, how long a fate is unknown.
+belongs to one connection alone: refusals by ``orderId``, contracts, orders adrift, how long a fate
+is unknown.
 Called in the worker's thread; what takes an ``IB`` runs in the link's, in the turn of the
 questions. Knows no sleeve's books, and not which order should be sent.
 """
@@ -42,13 +43,18 @@ class Ordering:
         self._too_late = too_late
         self._refusals: dict[int, str] = {}  # by orderId of this connection
         self._contracts: dict[str, Contract] = {}  # by symbol
+        self._adrift: dict[str, Order] = {}  # sent on this connection, its fate not established
         self._waits: dict[str, float] = {}  # since when a fate is unknown on this link, by ref
+        self._ib: IB | None = None  # of this connection
 
     # -- the link, in its thread
 
-    def came_up(self) -> None:
+    def came_up(self, ib: IB) -> None:
         self._contracts.clear()
         self._refusals.clear()
+        if ib is not self._ib:  # what a gateway has of an old connection it tells on the new one
+            self._adrift.clear()
+        self._ib = ib
 
     def went_down(self) -> None:
         with self._lock:
@@ -95,6 +101,7 @@ class Ordering:
                 return late
             with self._lock:
                 self._book.afloat.add(ref)
+            self._adrift[ref] = order
             trade = ib.placeOrder(contract, order)
 
             def confirmed() -> bool:  # a status may come before the order is shown, or a fill
@@ -108,11 +115,9 @@ class Ordering:
             refusal = self._refusals.get(order.orderId, "")
             if not self._knows(ref):
                 await self._asking.ask(ib, completed_too=True)
-            if not self._knows(ref):  # it must not come to life later
-                await self._link.paced()
-                ib.cancelOrder(order)
-                await self._until(lambda: order.orderId in self._refusals)
-                await self._asking.ask(ib)
+            if not self._knows(ref):
+                await self._take_back(ib, order)
+            self._adrift.pop(ref, None)
             with self._lock:
                 over = ref not in self._book.open and ref not in self._book.lost
                 gone = over and not self._book.filled(ref)
@@ -176,13 +181,16 @@ class Ordering:
             seen = self._book.open.get(order_ref)
             if seen is None:
                 return
-            order_id = seen.order_id
-            order = Order(orderId=order_id, clientId=seen.client_id, permId=seen.perm_id)
-            self._refusals.pop(order_id, None)
-            await self._link.paced()
-            ib.cancelOrder(order)
-            await self._until(lambda: order_id in self._refusals)
-            await self._asking.ask(ib)
+            order = Order(orderId=seen.order_id, clientId=seen.client_id, permId=seen.perm_id)
+            await self._take_back(ib, order)
+
+    async def _take_back(self, ib: IB, order: Order) -> None:
+        """Cancel an order, wait for a word on that, and ask; one never seen must not live later."""
+        self._refusals.pop(order.orderId, None)
+        await self._link.paced()
+        ib.cancelOrder(order)
+        await self._until(lambda: order.orderId in self._refusals)
+        await self._asking.ask(ib)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition, looking after every word of IBKR, as long as patience lasts."""
@@ -204,7 +212,7 @@ class Ordering:
             self._book.add(ticket)
         if not self._desk.ready.is_set():
             raise BrokerUnavailable(f"{ref}: what became of it must be asked, and there is no link")
-        self._asking.wait()
+        self._link.call(lambda ib: self._establish(ib, ref), self._link.pace.call)
         with self._lock:
             self._require_sure(ref)
             if ref in self._book.known or self._book.filled(ref):
@@ -223,6 +231,18 @@ class Ordering:
                 "session"
             )
         return None
+
+    async def _establish(self, ib: IB, order_ref: str) -> None:
+        """Ask for everything; take back what was sent on this connection and is in no answer.
+
+        IBKR was away, and a gateway that kept the order may still send it on.
+        """
+        async with self._asking.turn:
+            await self._asking.ask(ib, completed_too=True)
+            order = self._adrift.get(order_ref)
+            if order and not self._knows(order_ref):
+                await self._take_back(ib, order)
+            self._adrift.pop(order_ref, None)
 
     def _require_sure(self, order_ref: str) -> None:
         """An order that may have filled is not cancelled: another would double it."""
