@@ -1,5 +1,6 @@
 """The gateway's desk by itself: what it says, whom it waits for, what it makes of processes."""
 
+import json
 import os
 import signal as signals
 import time
@@ -221,6 +222,7 @@ def test_what_is_no_answer_to_the_question_is_refused_and_said_why(seat: Seat) -
     until(lambda: one.desk.tend() or bool(one.notes))  # type: ignore[func-returns-value]
     for message in (
         signal(token, WEDNESDAY),
+        signal(token, MONDAY),
         signal("t" * 32, TUESDAY),
         signal(token, TUESDAY).replace(b"solo", b"pair"),  # solo signs for another
         signal(token, TUESDAY).replace(b"solo", b"nobody"),
@@ -232,11 +234,12 @@ def test_what_is_no_answer_to_the_question_is_refused_and_said_why(seat: Seat) -
     ):
         one.line.signal(message)
     assert one.desk.ask(asked(TUESDAY), 2).weight == 0.75
-    until(lambda: one.desk.tend() or len(one.notes) == 7)  # type: ignore[func-returns-value]
+    until(lambda: one.desk.tend() or len(one.notes) == 8)  # type: ignore[func-returns-value]
     forged = "not signed by the process that was started for this agent"
     assert one.notes == [
         ("solo", "signal refused", "for 2026-03-02T00:00:00+00:00, which nobody asked for"),
         ("solo", "signal refused", "for 2026-03-04T00:00:00+00:00, which nobody asked for"),
+        ("solo", "signal refused", "late for 2026-03-02T00:00:00+00:00"),
         ("solo", "signal refused", forged),
         ("pair", "signal refused", forged),
         ("solo", "signal refused", "decided by version 2, asked was 1"),
@@ -423,6 +426,15 @@ def test_requests_are_answered_to_the_process_that_was_started_and_to_the_owner(
     assert unknown == {"error": "ValueError: unknown request 'sell'"}
     assert one.request(kind="vix", agent="nobody") == {"error": "KeyError: 'nobody'"}
     assert one.steered == []
+    secret = json.loads((one.home.root / "gateway.json").read_text())["secret"]
+    owned = {"by": "A. Turing", "secret": secret}
+    for kind in ("pause", "resume"):
+        assert one.request(kind=kind, agent="solo", **owned) == {"done": kind}
+        refused = one.request(kind=kind, agent="solo", **owned | {"secret": "0"})
+        assert refused == {"error": "ValueError: not asked by the owner of this home"}
+        refused = one.request(kind=kind, agent="nobody", **owned)
+        assert refused == {"error": "ValueError: no agent 'nobody' trades here"}
+    assert one.steered == [("solo", True, "A. Turing"), ("solo", False, "A. Turing")]
 
 
 def test_when_trading_ends_the_agents_end_and_one_that_is_silent_at_once(seat: Seat) -> None:
