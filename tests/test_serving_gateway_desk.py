@@ -20,7 +20,7 @@ from core_kit import flat
 
 from core.accounts import open_accounts
 from core.bars import BAR_COLUMNS
-from core.errors import ExecutionError, SpecMismatch
+from core.errors import ConfigError, ExecutionError, SpecMismatch
 from core.home import Home
 from features.account import account_features
 from serving import gateway
@@ -264,6 +264,7 @@ def test_an_agent_that_is_silent_is_waited_for_once_until_it_has_caught_up(seat:
     answer = one.desk.ask(asked(TUESDAY), 2)
     assert answer.problem == "no signal since an earlier bar"
     assert np.isnan(answer.weight)
+    assert (answer.confidence, answer.observation) == (0.0, b"")
     assert waited == [0.0]
     one.notes.clear()
     one.line.signal(signal(token, MONDAY))
@@ -529,3 +530,5 @@ def test_the_bus_is_where_the_environment_says(
     monkeypatch.setattr(gateway, "Hub", lambda *ports: ports)
     assert gateway_of(Home(tmp_path), {"RATCHET_BUS_PORT": "7001"})._hub == (7001,)
     assert gateway_of(Home(tmp_path), {})._hub == ()
+    with pytest.raises(ConfigError, match="RATCHET_BUS_PORT=-7001: expected the first of four"):
+        gateway_of(Home(tmp_path), {"RATCHET_BUS_PORT": "-7001"})
