@@ -20,6 +20,7 @@ from core_kit import flat
 
 from core.accounts import open_accounts
 from core.bars import BAR_COLUMNS
+from core.compiled import by_arrays
 from core.errors import ConfigError, ExecutionError, SpecMismatch
 from core.home import Home
 from features.account import account_features
@@ -510,11 +511,13 @@ def test_a_decision_is_asked_of_the_newest_bar_and_of_the_books_after_it(seat: S
     spec = world.spec_of(world.params())
     trader = one.take("solo", spec, traded=history(1))
     state, bar = open_accounts(1, 1, 10_000.0), flat(100.0)
-    account = account_features(state, bar).astype("<f4")[0]
+    with by_arrays():  # the same bits, without compiling first
+        account = account_features(state, bar).astype("<f4")[0]
     observation = np.concatenate([np.zeros(len(spec.columns)), account]).astype("<f4").tobytes()
     answer = Answer(observation, "", 0.5, 0.5, 0.5, (), "")
     one.line.signal(Signal("solo", token, MONDAY, "1", "b", answer).encode())
-    found = trader.decide(state, bar)
+    with by_arrays():
+        found = trader.decide(state, bar)
     assert (found.weight, found.problem) == (0.5, "")
     assert found.observation == observation
     while (asked := one.heard(one.line.feedback))["kind"] != "ask":
