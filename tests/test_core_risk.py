@@ -65,6 +65,18 @@ CASES = {
     "cooling: of a reversal, the exit": (
         free_rules(cooldown_bars=3, allow_short=True),
         holding(50, entry_from=np.array([[2.0]])), -0.5, 0.0, Reason.COOLDOWN),
+    "cooling: no short entry": (
+        free_rules(cooldown_bars=3, allow_short=True), FLAT.but(entry_from=np.array([[2.0]])),
+        -0.8, HOLD, Reason.COOLDOWN),
+    "cooling: no larger short": (
+        free_rules(cooldown_bars=3, allow_short=True),
+        holding(-50, entry_from=np.array([[2.0]])), -0.8, HOLD, Reason.COOLDOWN),
+    "cooling: of a short's reversal, the exit": (
+        free_rules(cooldown_bars=3, allow_short=True),
+        holding(-50, entry_from=np.array([[2.0]])), 0.2, 0.0, Reason.COOLDOWN),
+    "cooling: what is held is free": (
+        free_rules(cooldown_bars=3), holding(50, entry_from=np.array([[2.0]])), 0.5, 0.5,
+        Reason(0)),
     "cooled": (
         free_rules(cooldown_bars=3), FLAT.but(entry_from=np.array([[2.0]]), clock=2), 0.8,
         0.8, Reason(0)),
@@ -72,6 +84,12 @@ CASES = {
         free_rules(no_trade_band=0.05), holding(50), 0.54, HOLD, Reason.NO_TRADE_BAND),
     "a change beyond the band": (
         free_rules(no_trade_band=0.05), holding(50), 0.56, 0.56, Reason(0)),
+    "a sale inside the band": (
+        free_rules(no_trade_band=0.05), holding(50), 0.46, HOLD, Reason.NO_TRADE_BAND),
+    "a sale beyond the band": (free_rules(no_trade_band=0.05), holding(50), 0.44, 0.44, Reason(0)),
+    "a short's trim to the limit is never small": (
+        free_rules(no_trade_band=0.05, max_weight=0.5, allow_short=True), holding(-52), -0.9, -0.5,
+        Reason.POSITION_LIMIT),
     "an exit is never small": (free_rules(no_trade_band=0.05), holding(3), 0.0, 0.0, Reason(0)),
     "a trim to the limit is never small": (
         free_rules(no_trade_band=0.05, max_weight=0.5), holding(52), 0.9, 0.5,
@@ -109,10 +127,20 @@ def test_exposure_is_shared_in_proportion() -> None:
     assert verdict.reasons[0].tolist() == [Reason.EXPOSURE_LIMIT] * 3
 
 
-def test_what_is_held_counts_before_what_is_asked() -> None:
-    state = open_accounts(1, 2, 10_000.0).but(shares=np.array([[400.0, 0.0]]))
+def test_what_fills_a_limit_to_the_last_bit_is_left_as_it_was() -> None:
+    # 0.5 + 0.7 is 1.2; a share of 0.7 / 1.2 in 1.2 would be 0.7000000000000001, and a reason.
+    state = open_accounts(1, 2, 10_000.0)
+    rules = free_rules(max_exposure=1.2, max_leverage=2.0)
+    verdict = assess(state, weight(0.5, 0.7), flat([10.0, 10.0]), rules)
+    assert verdict.reasons[0].tolist() == [0, 0]
+    assert verdict.shares[0].tolist() == [500.0, 700.0]
+
+
+@pytest.mark.parametrize("shares", [400.0, -400.0])
+def test_what_is_held_counts_before_what_is_asked(shares: float) -> None:
+    state = open_accounts(1, 2, 10_000.0).but(shares=np.array([[shares, 0.0]]))
     rules = free_rules(max_exposure=0.6)
-    # 0.4 is held and kept; 0.2 of 0.6 is left for the other.
+    # 0.4 is held, long or short, and kept; 0.2 of 0.6 is left for the other.
     verdict = assess(state, weight(HOLD, 0.5), flat([10.0, 10.0]), rules)
     assert verdict.allowed[0].tolist() == pytest.approx([HOLD, 0.2], nan_ok=True)
 

@@ -403,6 +403,10 @@ def test_one_agent_never_answers_for_another(seat: Seat) -> None:
     assert np.isnan(found.weight)
 
 
+def test_an_agent_has_two_seconds_unless_told_otherwise_and_hangs_after_ten() -> None:
+    assert Limits() == Limits(answer=2.0, hang=10.0, start=60.0)
+
+
 def test_an_agent_has_all_the_time_it_is_given(seat: Seat, clock: Clock) -> None:
     one = seat(limits=Limits(answer=0.5, start=0.0))
     one.begin("solo")
