@@ -266,6 +266,7 @@ def test_two_sleeves_trade_minutes_and_hold_on_bars_that_came_too_late(tmp_path:
             found.remote.listen()
             found.until("subscription", found.subscribed)
             found.closed(BEGUN + 14)
+            found.until("shadows", lambda: bool(found.read(ShadowBar)))  # they go on below
         late = [one for one in found.read(rows.RiskEvent) if one.kind == "stale bar"]
         moments = [OPENED + timedelta(minutes=number) for number in range(BEGUN + 10, BEGUN + 14)]
         assert sorted(one.bar_time for one in late) == sorted(moments * len(AGENTS))
