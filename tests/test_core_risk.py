@@ -87,6 +87,9 @@ CASES = {
     "a sale inside the band": (
         free_rules(no_trade_band=0.05), holding(50), 0.46, HOLD, Reason.NO_TRADE_BAND),
     "a sale beyond the band": (free_rules(no_trade_band=0.05), holding(50), 0.44, 0.44, Reason(0)),
+    "at the limit and not over it, a trim may be small": (
+        free_rules(no_trade_band=0.05, max_weight=0.5), holding(50), 0.48, HOLD,
+        Reason.NO_TRADE_BAND),
     "a short's trim to the limit is never small": (
         free_rules(no_trade_band=0.05, max_weight=0.5, allow_short=True), holding(-52), -0.9, -0.5,
         Reason.POSITION_LIMIT),

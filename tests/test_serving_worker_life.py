@@ -237,7 +237,7 @@ def test_while_nothing_comes_the_worker_looks_after_everything(
         term = folder.newest()
         assert term is not None
         until(lambda: folder.newest() != term)  # it is renewed
-        switch.press(life.home, "an operator", "a test", datetime(2026, 3, 2, tzinfo=UTC))
+        os.kill(os.getpid(), signal.SIGUSR1)  # presses the kill switch
         until(lambda: bool(life.rows(rows.RiskEvent, kind=KILLED)))
 
     life.acts, life.bars = {0: idles}, 0
@@ -248,7 +248,12 @@ def test_between_two_bars_the_agents_are_looked_after_too(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.worker.WAIT_SECONDS", 600.0)
+    life.acts = {0: lambda: until(lambda: status.read(life.home).phase == "running")}
     life.run()
+    messages = [one["message"] for one in life.logged()]
+    assert [one for one in messages if one in ("connecting", "session", "close", "closed")] == (
+        ["connecting", "session", *["close"] * BARS, "closed"]
+    )
     assert life.desk.seated == ["solo"]
     assert life.desk.tended == BARS + 1  # before each bar, and before the end
     assert life.watch.beats == BARS + 1
@@ -327,6 +332,8 @@ def test_a_worker_that_stays_goes_on_after_the_feed_until_it_is_stopped(life: Li
         until(lambda: ("closed", "the feed has no more bars") in life.told())
         worker.pause("solo", "an operator")
         until(lambda: bool(life.rows(rows.RiskEvent, kind="paused")))
+        worker.resume("solo", "an operator")
+        until(lambda: bool(life.rows(rows.RiskEvent, kind="resumed")))
         worker.stop("enough")
 
     ending = Thread(target=ends)
@@ -430,6 +437,7 @@ def test_what_still_holds_after_a_restart_is_an_open_alert_again(life: Life) -> 
     life.acts = {}
     assert life.run().session == 1
     assert [one.event for one in life.watch.open.newest_first()] == ["kill_switch"]
+    assert len(life.rows(rows.RiskEvent, kind=KILLED)) == 1  # it was not pressed anew
 
 
 def test_a_signal_has_the_settings_read_again(life: Life) -> None:
