@@ -62,8 +62,8 @@ def test_a_symbol_is_limited_across_sleeves() -> None:
 
 
 def test_a_clip_names_the_limits_that_cut_and_no_other() -> None:
-    # 6,000 of TNA are well within 9,000; all three together want 18,000 of 9,000.
-    (found,) = [c for c in clips([A, B, C], AccountLimits({}, 0.3, 0.5)) if c.agent == "c"]
+    # 6,000 of TNA are within 10,500; all three together want more than 9,000.
+    (found,) = [c for c in clips([A, B, C], AccountLimits({}, 0.3, 0.35)) if c.agent == "c"]
     assert found.words == "exposure limit 30% of 30,000"
     both = clips([A, B, C], AccountLimits({"a": 0.1}, 0.2))
     assert both[0].words == "allocation 10% of 30,000; exposure limit 20% of 30,000"
@@ -84,6 +84,8 @@ def test_what_is_held_is_never_sold_for_a_limit() -> None:
     # 7,000 are held and stay, 1,500 × 0.? of the 9,000: 2,000 left for 1,000 + 4,000 + 6,000.
     limits = AccountLimits({}, max_exposure=0.3)
     assert allowed(limits, held, B, C) == {"a": 71.0, "b": 7.0, "c": 21.0}
+    short = replace(A, held=-70.0, wanted=-80.0)
+    assert allowed(limits, short, B, C) == {"a": -71.0, "b": 7.0, "c": 21.0}
     tight = AccountLimits({}, max_exposure=0.001)
     assert allowed(tight, held, B, C) == {"a": 70, "b": 0, "c": 0}
     assert allowed(tight, held, replace(B, price=0.5)) == {"a": 70, "b": 0}
