@@ -69,6 +69,12 @@ def test_a_clip_names_the_limits_that_cut_and_no_other() -> None:
     assert both[0].words == "allocation 10% of 30,000; exposure limit 20% of 30,000"
 
 
+def test_a_limit_cuts_what_the_one_before_has_left() -> None:
+    # Allocation leaves a 3,000; of 3,000 + 4,000 + 6,000 the account allows 6,000: 6 / 13 of each.
+    limits = AccountLimits({"a": 0.1}, max_exposure=0.2)
+    assert allowed(limits, A, B, C) == {"a": 13.0, "b": 18.0, "c": 55.0}
+
+
 def test_without_equity_nothing_is_bought() -> None:
     limits = AccountLimits({}, max_exposure=2.0)
     for equity in (0.0, -50.0):
