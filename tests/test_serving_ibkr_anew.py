@@ -1,13 +1,15 @@
 """What was true of one link and is not of the next: answers, a cancel on its way, a log-in."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import pytest
 from fake_tws import (
@@ -26,7 +28,7 @@ from fake_tws.replies import managed_accounts
 from ibkr_kit import FAST, SYMBOL, Trading, events, market
 
 from core.errors import BrokerError, BrokerUnavailable, NotAllowed
-from serving.brokers.ibkr import Access, IbkrBroker
+from serving.brokers.ibkr import Access, IbkrBroker, link
 from serving.brokers.ibkr.access import named
 from serving.brokers.port import Report
 from serving.brokers.port import Ticket as Order
@@ -276,3 +278,32 @@ def ordered() -> Order:
         session=1, agent="one", symbol=SYMBOL, shares=10.0, bar_time=NOON, leg="entry",
         model_version="1", kind="market",
     )  # fmt: skip
+
+
+def test_a_question_that_comes_as_the_link_ends_is_refused_and_never_left_lying(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its thread lives for a moment after the last connection, and runs nothing more."""
+    said: list[str] = []
+    ended = link._ended
+
+    def ending(tasks: Iterable[asyncio.Task[Any]]) -> Coroutine[Any, Any, None]:
+        if tasks is not broker._link._tasks:  # the thread's end, not a connection's
+            asking = threading.Thread(target=ask)
+            asking.start()
+            asking.join(DEADLINE_SECONDS)
+        return ended(tasks)
+
+    def ask() -> None:
+        try:
+            broker.ask()
+        except NotAllowed as error:
+            said.append(str(error))
+
+    monkeypatch.setattr(link, "_ended", ending)
+    with gateway() as (_, broker):
+        with pytest.raises(NotAllowed, match="the session trades another"):
+            broker.begin("another")
+        broker._link._thread.join(DEADLINE_SECONDS)
+    (words,) = said
+    assert words.startswith("the session trades another")

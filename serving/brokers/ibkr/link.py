@@ -76,6 +76,8 @@ class Link:
         self.pace = pace or Pace()
         self._loop: asyncio.AbstractEventLoop  # from the start on
         self._thread = threading.Thread(target=self._run, name="ibkr", daemon=True)
+        self._door = threading.Lock()  # what comes into the loop from other threads, until
+        self._over = False  # it will run nothing more
         self._ib: IB | None = None
         self._closing = False
         self._lost: asyncio.Event | None = None
@@ -102,7 +104,7 @@ class Link:
         """End the thread; hangs at most as long as a connection takes to come up."""
         if self._thread.is_alive():
             self._closing = True
-            self._loop.call_soon_threadsafe(self._break, "closed")
+            self._hand_over(self._break, "closed")
             self._thread.join(self.pace.connect + self.pace.patience)
 
     def call(self, ask: Callable[[IB], Awaitable[Answer]], seconds: float) -> Answer:
@@ -125,14 +127,12 @@ class Link:
             finally:
                 self._tasks.discard(task)
 
-        coroutine = asking()
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError as error:  # the thread has ended, and its loop with it
-            coroutine.close()
+        with self._door:
+            future = None if self._over else asyncio.run_coroutine_threadsafe(asking(), self._loop)
+        if future is None:
             if self.refused is not None:
-                raise NotAllowed(str(self.refused)) from error
-            raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'closed'})") from error
+                raise NotAllowed(str(self.refused))
+            raise BrokerUnavailable(f"IBKR: no link ({self._reason or 'closed'})")
         try:
             return future.result(seconds + 1.0)
         except (TimeoutError, ConnectionError, RequestError, CancelledError) as error:
@@ -159,12 +159,17 @@ class Link:
     def schedule(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something in the loop, from any thread; an error in it breaks the connection."""
         if threading.current_thread() is not self._thread:
-            with contextlib.suppress(RuntimeError):  # the thread has ended, and its loop with it
-                self._loop.call_soon_threadsafe(self.schedule, work)
+            self._hand_over(self.schedule, work)
             return
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._done)
+
+    def _hand_over(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Let the loop call something soon; nothing, once it has ended."""
+        with self._door:
+            if not self._over:
+                self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -184,6 +189,9 @@ class Link:
         try:
             self._loop.run_until_complete(self._live())
         finally:  # whatever ended it, nobody may wait for it
+            with self._door:
+                self._over = True
+            self._loop.run_until_complete(asyncio.sleep(0))  # begins what came before that
             self._loop.run_until_complete(_ended(asyncio.all_tasks(self._loop)))
             self._loop.close()
 
