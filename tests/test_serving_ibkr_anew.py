@@ -178,7 +178,7 @@ def test_an_order_that_waits_for_its_turn_past_the_cut_off_is_not_sent() -> None
         broker = IbkrBroker(Access(port=remote.port, client_id=7), ALONE, lambda: NOON, too_late)
         try:
             broker.begin()
-            broker.news()
+            until(broker, lambda: "link up" in [kind for kind, _ in broker.news().events])
             remote.do(lambda tws: tws.faults.held.add(Reply.CONTRACT_DETAILS_END))
             reports: list[Report] = []
             thread = threading.Thread(target=lambda: reports.append(broker.place(ordered())))
